@@ -1,0 +1,82 @@
+# Every target sets up what it needs in .venv by itself; nothing outside the repository is changed.
+# pip is used as it is configured: PIP_FIND_LINKS and the other PIP_* variables of the environment apply.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python on the path that is new enough; PYTHON=... chooses another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+
+ARGS ?=
+PYTEST_ARGS ?=
+FACE ?=
+BENCH ?=
+BENCHES = $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
+
+PROJECTS := pyproject.toml device-sim/pyproject.toml
+INSTALL := $(BIN)/python -m pip install -c constraints.txt
+# One stamp for each set of extras: an installation is done once, and again when a project file changes.
+DEMO_STAMP := $(VENV)/.installed-demo
+DEV_STAMP := $(VENV)/.installed-dev
+FACE_STAMP := $(VENV)/.installed-face
+FACE_WANTED := $(if $(filter 1 yes true,$(FACE)),$(FACE_STAMP))
+
+LAYOUT_TESTS := tests/unit/test_layout.py tests/unit/test_boundaries.py tests/unit/test_repository_words.py
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help venv face demo test check fmt bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "  ARGS=... goes to demo and bench, PYTEST_ARGS=... to test; FACE=1 adds the public face teacher to any of them"
+
+venv: $(DEV_STAMP) $(FACE_WANTED) ## install everything a developer needs into .venv
+
+face: $(FACE_STAMP) ## add the extra `face`: a public pre-trained face teacher
+
+demo: $(DEMO_STAMP) $(FACE_WANTED) ## watch devices lose accuracy and recover; ARGS="--data FOLDER" takes your images
+	$(BIN)/tutelage demo $(ARGS)
+
+test: $(DEV_STAMP) $(FACE_WANTED) ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+check: $(DEV_STAMP) ## format, lint, types, layout, boundaries; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate_errors.py --check
+	$(BIN)/python docs/generate_results.py --check
+	$(BIN)/python -m pytest -q $(LAYOUT_TESTS)
+
+fmt: $(DEV_STAMP) ## fix what `check` can fix
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/python docs/generate_errors.py
+	$(BIN)/python docs/generate_results.py
+
+bench: $(DEMO_STAMP) $(FACE_WANTED) ## measure: BENCH=NAME runs benchmarks/NAME.py with ARGS
+	@test -f "benchmarks/$(BENCH).py" || { echo "name one with BENCH=: $(BENCHES)" >&2; exit 2; }
+	$(BIN)/python benchmarks/$(BENCH).py $(ARGS)
+
+clean: ## remove caches and build output (.venv and out/ stay)
+	rm -rf .mypy_cache .pytest_cache .ruff_cache build dist device-sim/build device-sim/dist
+	find src device-sim tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# pip is the last thing that `venv` puts there, so one left half-made by an interruption is completed.
+$(BIN)/pip:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(DEMO_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
+	$(INSTALL) -e '.[torch]' -e device-sim
+	@touch $@
+
+$(DEV_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
+	$(INSTALL) -e '.[dev,torch]' -e device-sim
+	@touch $@ $(DEMO_STAMP)
+
+$(FACE_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
+	$(INSTALL) -e '.[face,torch]' -e device-sim
+	@touch $@ $(DEMO_STAMP)

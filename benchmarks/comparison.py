@@ -1,0 +1,102 @@
+"""Ways to learn on a device, compared: the synthetic drift suite, and real images with two teachers.
+
+    python benchmarks/comparison.py synthetic --json benchmarks/results/comparison-synthetic.json
+    python benchmarks/comparison.py images --data FOLDER --teacher train --json FILE
+    python benchmarks/comparison.py images --data FOLDER --teacher face --json FILE
+
+Methods x wrong labels (0, 10, 20 %) x sample rules on and off, every seed with other persons, another sensor and other
+captures; all cases of a seed share them, so that tests are paired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from device_sim.demo import made
+from device_sim.evaluation.compare import METHODS, Ground, against, cases, run, summarise
+from device_sim.evaluation.grounds import ImageGrounds, SyntheticGrounds
+from device_sim.evaluation.present import markdown
+from device_sim.learning import LearningRules
+from device_sim.site import ImageDrift
+from tutelage.manifest import read_manifest, split_folder
+from tutelage.nn.self_distil import SelfDistillation
+
+WRONG = (0.0, 0.1, 0.2)
+PAIRS = (
+    ("classify, 0% wrong, rules on", "last-exit, 0% wrong, rules on", "exit1"),
+    ("patent, 0% wrong, rules on", "last-exit, 0% wrong, rules on", "exit1"),
+    ("patent, 0% wrong, rules on", "classify, 0% wrong, rules on", "exit1"),
+    ("patent, 0% wrong, rules on", "classify, 0% wrong, rules on", "fused"),
+    ("classify, 0% wrong, rules on", "last-exit, 0% wrong, rules on", "fused"),
+    ("byot, 0% wrong, rules on", "classify, 0% wrong, rules on", "fused"),
+    ("eed, 0% wrong, rules on", "classify, 0% wrong, rules on", "fused"),
+    ("classify, 20% wrong, rules on", "classify, 20% wrong, rules off", "fused"),
+)
+
+
+def main() -> None:
+    """Run the comparison and write its JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite", choices=("synthetic", "images"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--teacher", default="train")
+    parser.add_argument("--wear", type=float, default=0.2)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--wrong", default=",".join(map(str, WRONG)))
+    parser.add_argument("--json", type=Path, required=True)
+    args = parser.parse_args()
+    grounds, about = _grounds(args)
+    wanted = cases(args.methods.split(","), [float(w) for w in args.wrong.split(",")])
+    started = time.monotonic()
+    settings, learning = SelfDistillation(), LearningRules()
+    rows = run(range(args.seeds), grounds, wanted, settings, learning, processes=args.processes, progress=_say(started))
+    summary = summarise(rows)
+    names = {row["name"] for row in rows}
+    tests = [
+        {"case": a, "against": b, "readout": readout, "tar_1e3": against(rows, a, b, readout)}
+        for a, b, readout in PAIRS
+        if a in names and b in names
+    ]
+    document = {
+        "made": asdict(made(range(args.seeds), datetime.now(UTC).isoformat(timespec="seconds"))),
+        "seconds": round(time.monotonic() - started),
+        **about,
+        "settings": asdict(settings),
+        "learning": asdict(learning),
+        "tests": tests,
+        "summary": summary,
+        "rows": rows,
+    }
+    args.json.write_text(json.dumps(document, indent=1) + "\n")
+    print(markdown(summary))
+    for test in tests:
+        print(f"{test['case']} - {test['against']} ({test['readout']}): {test['tar_1e3']}")
+
+
+def _grounds(args: argparse.Namespace) -> tuple[Callable[[int], Ground], dict[str, Any]]:
+    """Where the suite takes place, and what the JSON says of it."""
+    if args.suite == "synthetic":
+        synthetic = SyntheticGrounds()
+        return synthetic, {"suite": "synthetic", "size": asdict(synthetic.size)}
+    manifest = split_folder(args.data) if args.data.is_dir() else read_manifest(args.data)
+    drift = ImageDrift(wear=args.wear)
+    about = {"suite": "images", "data": args.data.name, "teacher": args.teacher, "drift": asdict(drift)}
+    return ImageGrounds(manifest, args.teacher, drift), about
+
+
+def _say(started: float) -> Callable[[int, int], None]:
+    """Progress on standard output, a line a seed."""
+    return lambda done, seeds: print(f"{done} of {seeds} seeds, {time.monotonic() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

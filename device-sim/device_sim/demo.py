@@ -1,0 +1,207 @@
+"""The demonstration: a fleet loses accuracy as its sensors wear, learns, and recovers; all that happened is kept.
+
+`run_demo` plays the fleet and returns a `Result`; all that a person sees (live view, table, report) is made from it.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from device_sim.conditions import LabelCondition, TrainingCondition
+from device_sim.device_settings import DeviceSettings
+from device_sim.fleet import Observer, Post, install, simulate
+from device_sim.ledger import Ledger
+from device_sim.measuring import WHO, Measured, curve, distributions, pooled
+from device_sim.models import ImageTraining, Models, Progress, continued, from_images, shipped
+from device_sim.results import FROZEN, SELF_DISTILLED, TEACHER, Made, Result, TableRow
+from device_sim.site import ImageDrift, SiteSize, image_site, readable, synthetic_site
+from tutelage.labelling import Teacher
+from tutelage.manifest import Manifest, Split
+from tutelage.nn.self_distil import SelfDistillation
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What is simulated."""
+
+    seed: int = 1
+    devices: int = 3
+    site: SiteSize = field(
+        default_factory=lambda: SiteSize(
+            persons=12, references=3, probes=4, strangers=40, days=16, attempts=1.0, wear=0.6
+        )
+    )
+    images: ImageDrift = field(default_factory=ImageDrift)
+    image_training: ImageTraining = field(default_factory=ImageTraining)
+    distil_steps: int = 30
+    device: DeviceSettings = field(
+        default_factory=lambda: DeviceSettings(
+            labels=LabelCondition(min_count=2, max_age_s=40_000.0),
+            training=TrainingCondition(min_fresh=48, min_gap_s=3 * 86_400.0),
+            self_distillation=SelfDistillation(steps=100),
+        )
+    )
+    show_captures: bool = False
+    """Whether the report shows kept captures of real images; those of synthetic persons it always shows."""
+
+
+def run_demo(
+    settings: DemoSettings,
+    out: Path,
+    observer: Observer,
+    progress: Progress,
+    *,
+    manifest: Manifest | None = None,
+    teacher: Teacher | None = None,
+) -> Result:
+    """Play a fleet on synthetic fingers, or on the images of `manifest`, and account for it.
+
+    Args:
+        settings: what is simulated.
+        out: folder for the devices' stores; made if absent.
+        observer: is told of each day and night.
+        progress: is told of the preparations.
+        manifest: images instead of synthetic fingers.
+        teacher: for images, teaches instead of one trained on them.
+
+    Raises:
+        InputError: the images are too few, or the teacher cannot use them.
+        StorageError: `out` cannot be written, or holds devices already.
+    """
+    created, skipped = datetime.now(UTC).isoformat(timespec="seconds"), 0
+    if manifest is None:
+        models = continued(shipped(), settings.seed, settings.distil_steps, created, progress)
+        sites = [synthetic_site(settings.seed, n, settings.site, models.impostors) for n in range(settings.devices)]
+    else:
+        manifest, unreadable = readable(manifest)
+        skipped = len(unreadable) + len(manifest.skipped)
+        models = from_images(manifest, teacher, settings.seed, settings.image_training, created, progress)
+        count = max(1, min(settings.devices, len(manifest.persons(Split.ENROL)) // 4))
+        sites = [image_site(manifest, settings.seed, n, count, settings.images, models.impostors) for n in range(count)]
+    with ExitStack() as running:
+        posts: list[Post] = []
+        for site in sites:
+            progress("putting up devices", len(posts), len(sites))
+            post = install(
+                site,
+                out / f"device-{site.number}",
+                models.release,
+                teacher=models.teacher,
+                policy=models.policy,
+                settings=settings.device,
+            )
+            running.callback(post.close)
+            posts.append(post)
+        ledger = Ledger(posts, show_captures=settings.show_captures or manifest is None)
+        simulate(posts, _Both(ledger, observer))
+        progress("measuring", 0, 1)
+        about = {"notes": _notes(models, posts, skipped), "teacher": models.teacher.name, **_plain(asdict(settings))}
+        return _result(ledger, models, about, kind="synthetic" if manifest is None else "images", created=created)
+
+
+def _notes(models: Models, posts: Sequence[Post], skipped: int) -> list[str]:
+    """How the models were made, and what had to be left out; names nobody."""
+    refused = sum(post.refused for post in posts)
+    left_out = {
+        f"{skipped} images or persons left out: they cannot be used": skipped,
+        f"{refused} persons left out: the teacher can use none of their references": refused,
+    }
+    return [*models.notes, *(note for note, count in left_out.items() if count)]
+
+
+@dataclass(frozen=True)
+class _Both:
+    """Tells two observers."""
+
+    first: Observer
+    second: Observer
+
+    def on_day(self, day: int, posts: Sequence[Post]) -> None:
+        self.first.on_day(day, posts)
+        self.second.on_day(day, posts)
+
+    def on_night(self, day: int, posts: Sequence[Post]) -> None:
+        self.second.on_night(day, posts)
+
+
+def _result(
+    ledger: Ledger, models: Models, about: dict[str, Any], *, kind: Literal["synthetic", "images"], created: str
+) -> Result:
+    """Everything found out, measured and counted."""
+    pairs = zip(ledger.posts, ledger.frozen, strict=True)
+    measured = [Measured.of(post, models.teacher, frozen) for post, frozen in pairs]
+    names = dict(zip((FROZEN, SELF_DISTILLED, TEACHER), WHO, strict=True))
+    titles = {
+        "synthetic": "Synthetic fingerprints on wearing sensors",
+        "images": "Your images before a wearing sensor",
+    }
+    return Result(
+        kind=kind,
+        title=titles[kind],
+        made=made([about["seed"]], created),
+        settings=about,
+        table=tuple(
+            TableRow(name, pooled(measured, who, "new"), pooled(measured, who, "worn")) for name, who in names.items()
+        ),
+        labels=ledger.labels(),
+        samples=ledger.samples(),
+        trainings=ledger.trainings(),
+        timeline=ledger.timeline,
+        scores=distributions(measured),
+        det={name: curve(measured, who, "worn") for name, who in names.items()},
+        kept=ledger.kept(),
+        events=ledger.events(),
+    )
+
+
+def made(seeds: Sequence[int], date: str) -> Made:
+    """With what a result is made on this machine."""
+    return Made(
+        commit=_commit(),
+        machine=f"{_processor()}, {torch.get_num_threads()} threads",
+        python=platform.python_version(),
+        torch=torch.__version__,
+        seeds=tuple(seeds),
+        date=date,
+    )
+
+
+def _commit() -> str:
+    """The commit this code is of, where it lies in a checkout."""
+    words = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)  # noqa: S603
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    """Model of the processor, as far as the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.machine()
+
+
+def _plain(value: Any) -> Any:
+    """Settings as JSON takes them."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+__all__ = ["DemoSettings", "made", "run_demo"]

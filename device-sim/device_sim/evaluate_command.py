@@ -1,0 +1,76 @@
+"""`tutelage evaluate`: the comparison on anybody's images, as JSON, table and plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from device_sim.demo import made
+from device_sim.evaluation.compare import METHODS, cases, run, summarise
+from device_sim.evaluation.grounds import ImageGrounds
+from device_sim.evaluation.present import exits_figure, markdown, summary_table
+from device_sim.learning import LearningRules
+from device_sim.site import ImageDrift
+from tutelage.errors import UsageError
+from tutelage.files import atomic_write
+from tutelage.manifest import Manifest
+from tutelage.nn.self_distil import SelfDistillation
+
+
+def compare_on_images(
+    console: Console,
+    manifest: Manifest,
+    out: Path,
+    *,
+    teacher: str,
+    methods: Sequence[str],
+    seeds: int,
+    wrong: Sequence[float],
+    wear: float,
+    as_json: bool,
+) -> None:
+    """Compare `methods` on `manifest` over `seeds` seeds and write what was found into `out`.
+
+    Raises:
+        UsageError: a method nobody knows.
+        InputError: the manifest has too few persons.
+    """
+    if unknown := set(methods) - set(METHODS):
+        raise UsageError(f"unknown method {sorted(unknown)[0]!r}; there are: {', '.join(METHODS)}")
+    grounds = ImageGrounds(manifest, teacher, ImageDrift(wear=wear))
+    wanted = cases(methods or METHODS, wrong, rules=(True,))
+    settings, learning = SelfDistillation(), LearningRules()
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(f"{len(wanted)} cases on each seed", total=seeds)
+        rows = run(
+            range(seeds),
+            grounds,
+            wanted,
+            settings,
+            learning,
+            progress=lambda done, _: progress.update(task, completed=done),
+        )
+    summary = summarise(rows)
+    about = {
+        "made": asdict(made(range(seeds), datetime.now(UTC).isoformat(timespec="seconds"))),
+        "teacher": teacher,
+        "wear": wear,
+        "settings": asdict(settings),
+        "learning": asdict(learning),
+    }
+    atomic_write(out / "comparison.json", json.dumps({**about, "summary": summary, "rows": rows}, indent=1).encode())
+    atomic_write(out / "comparison.md", (markdown(summary) + "\n").encode())
+    drawing = BytesIO()
+    exits_figure(summary, list(summary)).savefig(drawing, format="svg")
+    atomic_write(out / "comparison.svg", drawing.getvalue())
+    console.print(summary_table(summary))
+    console.print(f"written: {out / 'comparison.json'}, comparison.md, comparison.svg")
+    if as_json:
+        print(json.dumps({**about, "summary": summary}))  # noqa: T201

@@ -1,0 +1,195 @@
+"""Runs of the comparison over seeds, and what they show together: mean, spread and paired tests.
+
+A *case* is a method with a share of wrong labels and with the sample rules on or off. All cases of a seed share one
+site, one stream and one set of teacher's answers, so that differences between cases are paired by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from device_sim.evaluation.measure import SiteInputs
+from device_sim.evaluation.methods import METHODS, Comparison
+from device_sim.evaluation.selection import Played, Selection, perfect, play, select
+from device_sim.learning import LearningRules
+from device_sim.recognition import Enrolled, RunningModel
+from device_sim.sampling import SampleRules
+from device_sim.site import Site
+from tutelage.biometrics.error_rates import paired_test
+from tutelage.biometrics.matching import DecisionRule, Gallery
+from tutelage.labelling import AbstentionPolicy, GalleryLabeller, LabelAnswer, Teacher
+from tutelage.nn.packaging import calibrate
+from tutelage.nn.self_distil import SelfDistillation
+from tutelage.nn.students import Recogniser, Student
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of the comparison."""
+
+    method: str
+    wrong: float = 0.0
+    """Share of labels made wrong."""
+    rules: bool = True
+    """Sample rules, abstention and the check of plausibility on, or all off."""
+    oracle: bool = False
+    """Perfect labels instead of the teacher's."""
+
+    @property
+    def name(self) -> str:
+        """For tables and files."""
+        labels = "perfect labels" if self.oracle else f"{self.wrong:.0%} wrong"
+        return f"{self.method}, {labels}, rules {'on' if self.rules else 'off'}"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every seed is measured on."""
+
+    site: Site
+    student: Student
+    teacher: Teacher
+    policy: AbstentionPolicy
+    readout: str = "exit4"
+    """What recognises while the stream is played."""
+
+
+def cases(methods: Sequence[str], wrong: Sequence[float], *, rules: Sequence[bool] = (True, False)) -> list[Case]:
+    """All cells for `methods`; those that do not learn appear once, perfect labels once for each that learns."""
+    found = [Case("frozen")] if "frozen" in methods else []
+    for method in methods:
+        if method != "frozen":
+            found += [Case(method, w, r) for r in rules for w in wrong]
+    return found + [Case(m, oracle=True) for m in methods if m in ("classify", "patent")]
+
+
+def run_seed(
+    seed: int,
+    make_ground: Callable[[int], Ground],
+    wanted: Sequence[Case],
+    settings: SelfDistillation,
+    learning: LearningRules,
+) -> list[dict[str, Any]]:
+    """All `wanted` cases on the ground of one seed, one row each; computes with one thread."""
+    torch.set_num_threads(1)
+    ground = make_ground(seed)
+    side = ground.student.spec.side
+    comparison = Comparison(ground.site, SiteInputs.of(ground.site, side), ground.student, settings, learning)
+    model = frozen_model(ground, comparison.inputs)
+    streams = {on: _stream(ground, model, on) for on in {case.rules for case in wanted}}
+    rows = []
+    for number, case in enumerate(wanted):
+        played, answers = streams[case.rules]
+        rng = np.random.default_rng([seed, 14, number])
+        selection = select(played, answers, model, learning, wrong=case.wrong, checked=case.rules, rng=rng)
+        samples = perfect(played, learning) if case.oracle else [o.labelled for o in selection.kept]
+        found = comparison.run(case.method, samples, seed)
+        rates = {state: {r: v.as_json() for r, v in by.items()} for state, by in found.items()}
+        rows.append(
+            {"seed": seed, "case": asdict(case), "name": case.name, "rates": rates, **_account(selection, played)}
+        )
+    return rows
+
+
+def frozen_model(ground: Ground, inputs: SiteInputs) -> RunningModel:
+    """The student as it was released, calibrated and with the site's persons enrolled."""
+    recogniser = Recogniser.of(ground.student, ground.readout)
+    enrolled = Enrolled(ground.site.references.persons, inputs.references)
+    return RunningModel(
+        "v1",
+        "",
+        recogniser,
+        calibrate(recogniser.features(inputs.impostors), ground.site.impostors.unseen.persons),
+        Gallery(enrolled.persons, recogniser.features(enrolled.inputs)),
+        DecisionRule(),
+    )
+
+
+def _stream(ground: Ground, model: RunningModel, rules: bool) -> tuple[Played, list[LabelAnswer]]:
+    """The stream as the frozen student met it, and the teacher's answers on its failures."""
+    policy = ground.policy if rules else AbstentionPolicy(-1.0, 0.0, group=ground.policy.group)
+    labeller = GalleryLabeller(ground.teacher, policy)
+    references = ground.site.references
+    for person in ground.site.persons:
+        captures = [c for p, c in zip(references.persons, references.captures, strict=True) if p == person]
+        labeller.enrol(person, captures)
+    played = play(ground.site, model, SampleRules() if rules else None)
+    return played, labeller.label([captures for _, captures in played.attempts])
+
+
+def _account(selection: Selection, played: Played) -> dict[str, Any]:
+    """Numbers about labels and samples for a row."""
+    return {
+        "samples": len(selection.kept),
+        "first": len(played.first),
+        "asked": selection.asked,
+        "abstained": selection.abstained,
+        "quarantined": selection.quarantined,
+        "precision": selection.precision,
+    }
+
+
+def run(
+    seeds: Sequence[int],
+    make_ground: Callable[[int], Ground],
+    wanted: Sequence[Case],
+    settings: SelfDistillation,
+    learning: LearningRules,
+    *,
+    processes: int = 2,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[dict[str, Any]]:
+    """Rows of all seeds, in the order of seeds and cases, computed by several processes."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    with ProcessPoolExecutor(min(processes, len(seeds))) as pool:
+        jobs = {pool.submit(run_seed, s, make_ground, wanted, settings, learning): s for s in seeds}
+        for job in as_completed(jobs):
+            found[jobs[job]] = job.result()
+            progress(len(found), len(seeds))
+    return [row for seed in seeds for row in found[seed]]
+
+
+def summarise(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """By case, state, readout and rate: mean, standard deviation and number of seeds."""
+    values: dict[tuple[str, str, str, str], list[float]] = {}
+    for row in rows:
+        for state, by_readout in row["rates"].items():
+            for readout, rates in by_readout.items():
+                for rate, value in rates.items():
+                    if value is not None:
+                        values.setdefault((row["name"], state, readout, rate), []).append(value)
+    table: dict[str, Any] = {}
+    for (name, state, readout, rate), found in values.items():
+        cell = {
+            "mean": float(np.mean(found)),
+            "sd": float(np.std(found, ddof=1)) if len(found) > 1 else 0.0,
+            "n": len(found),
+        }
+        table.setdefault(name, {}).setdefault(state, {}).setdefault(readout, {})[rate] = cell
+    return table
+
+
+def against(
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    other: str,
+    readout: str,
+    *,
+    rate: str = "tar_1e3",
+    state: str = "worn",
+) -> dict[str, Any]:
+    """Paired test over seeds of case `name` minus case `other`."""
+
+    def series(wanted: str) -> list[float]:
+        return [row["rates"][state][readout][rate] for row in rows if row["name"] == wanted]
+
+    return asdict(paired_test(series(name), series(other)))
+
+
+__all__ = ["METHODS", "Case", "Ground", "against", "cases", "frozen_model", "run", "run_seed", "summarise"]

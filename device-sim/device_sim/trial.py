@@ -1,0 +1,106 @@
+"""The trial of a candidate: packaged as a generation, it answers the same captures as the running student.
+
+The gate gets both their scores. What is judged is the very package that would be promoted, not the network it was made
+of.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from device_sim.device_settings import DeviceKeys
+from device_sim.evidence import Evidence
+from device_sim.gate import Verdict
+from device_sim.job import Descent
+from device_sim.learning import Labelled
+from device_sim.recognition import RunningModel
+from device_sim.training import Trained
+from tutelage.biometrics.features import cosines
+from tutelage.captures import Pixels
+from tutelage.nn.packaging import Origin, Strangers, package_student
+from tutelage.nn.students import StudentSpec, load_student
+from tutelage.package import StudentPackage, open_impostors
+
+TIMED = 30
+"""Recognitions timed for each student, in turns."""
+
+
+def packaged(running: StudentPackage, descent: Descent, trained: Trained, keys: DeviceKeys, time_s: float) -> bytes:
+    """A package of the trained student, calibrated in its own space on the impostors of `running`, signed.
+
+    Raises:
+        PackageError: the trained tensors are no student of this architecture.
+        InputError: `data-insufficient`, the student's features are no numbers.
+        StorageError: `key-wrong`, the impostor set is sealed with another key.
+    """
+    info = running.info
+    origin = Origin(
+        name=info.name,
+        version=descent.generation,
+        teacher_space=info.teacher_space,
+        created=datetime.fromtimestamp(time_s, UTC).isoformat(),
+        parent=descent.parent,
+        training={k: trained.summary[k] for k in ("settings", "losses", "seconds", "peak_bytes", "samples")},
+    )
+    student = load_student(StudentSpec.from_json(info.student), trained.weights)
+    strangers = Strangers(*open_impostors(running.impostors, keys.fleet))
+    return package_student(student, info.readout, strangers, origin, signer=keys.signer, seal_key=keys.fleet)
+
+
+def gather_evidence(
+    running: RunningModel,
+    candidate: RunningModel,
+    held_back: Sequence[Labelled],
+    strangers: Sequence[Pixels],
+    clock: Callable[[], float] = time.thread_time,
+) -> tuple[Evidence, Evidence]:
+    """Evidence of both students, each in its own space, on the same captures.
+
+    Args:
+        running: the student at work.
+        candidate: the one that wants to replace it.
+        held_back: samples that no training has seen.
+        strangers: captures of the sealed impostor set.
+        clock: seconds, for the latency. By default those of this thread on a processor: whoever else keeps the
+            machine busy would otherwise decide what the gate says.
+    """
+    timed = strangers[0]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for turn in range(2 * TIMED):
+        # Each goes first in every other round: 0 1, 1 0, 0 1 ...
+        which = (turn + turn // 2) % 2
+        started = clock()
+        (running, candidate)[which].recognise(timed)
+        seconds[which].append(clock() - started)
+    return (
+        _evidence(running, held_back, strangers, seconds[0]),
+        _evidence(candidate, held_back, strangers, seconds[1]),
+    )
+
+
+def _evidence(
+    model: RunningModel, held_back: Sequence[Labelled], strangers: Sequence[Pixels], seconds: Sequence[float]
+) -> Evidence:
+    """Evidence of one student."""
+    references = model.gallery.features
+    probes, strange = model.features([s.capture for s in held_back]), model.features(strangers)
+    return Evidence.measured(
+        model.calibration,
+        model.gallery.persons,
+        cosines(references, references),
+        held_back_persons=[s.person for s in held_back],
+        held_back=cosines(probes, references),
+        strangers=cosines(strange, references),
+        latency_s=seconds,
+    )
+
+
+def verdict_numbers(verdict: Verdict) -> dict[str, float]:
+    """Every number of a verdict by name, and each check's outcome, 1 or 0, under the check's own name."""
+    numbers: dict[str, float] = {}
+    for check in verdict.checks:
+        numbers[check.name] = float(check.passed)
+        numbers |= {f"{check.name}.{name}": value for name, value in check.numbers.items()}
+    return numbers

@@ -1,0 +1,213 @@
+"""Writes docs/results.md, and the table in README.md, from the JSON files in benchmarks/results.
+
+    python docs/generate_results.py           # write
+    python docs/generate_results.py --check   # only say whether they are up to date; exit status 1 if not
+
+No figure in those pages is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
+START, END = "<!-- results: made by docs/generate_results.py -->", "<!-- end of results -->"
+HEAD = """# Measured results
+
+Made by `docs/generate_results.py` from the files in `benchmarks/results/`; each section says with what its file was
+made. TAR is the share of genuine comparisons accepted, FMR the share of comparisons of different persons that match.
+Every threshold is fixed before anything is measured, on people of the calibration set. Figures with ± are mean and
+standard deviation over seeds.
+"""
+READOUTS = ("exit1", "exit2", "exit3", "exit4", "fused")
+COMPARISONS = {
+    "comparison-synthetic": "Ways to learn: synthetic fingerprints",
+    "comparison-images-train": "Ways to learn: ORL faces, teacher trained on the cloud's half",
+    "comparison-images-face": "Ways to learn: ORL faces, public face teacher",
+}
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as a person reads it."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def cell(value: Mapping[str, float] | None) -> str:
+    """`93.1 ± 1.2`, in percent."""
+    return "–" if value is None else f"{100 * value['mean']:.1f} ± {100 * value['sd']:.1f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def made_line(made: Mapping[str, Any]) -> str:
+    """One sentence on how a file came to be."""
+    seeds = ", ".join(map(str, made["seeds"]))
+    return f"Commit {made['commit']}; {made['machine']}; torch {made['torch']}; seeds {seeds}; {made['date'][:10]}."
+
+
+def demo_table(result: Mapping[str, Any]) -> str:
+    """What a demonstration ends with."""
+    rows = [
+        [
+            row["name"],
+            *(percent(row[when][rate]) for rate in ("fnmr", "rank1", "strangers") for when in ("before", "after")),
+        ]
+        for row in result["table"]
+    ]
+    head = ["", "misses, new sensor", "worn", "rank-1, new", "worn", "strangers accepted, new", "worn"]
+    return table(head, rows)
+
+
+def demo_section(title: str, result: Mapping[str, Any]) -> str:
+    """Table and account of a demonstration."""
+    labels, trainings = result["labels"], result["trainings"]
+    passed = [t for t in trainings if t["verdict"] == "passed"]
+    seconds = sorted(t["seconds"] for t in trainings)
+    peak = max((t["peak_bytes"] for t in trainings), default=0)
+    middle = f"{seconds[len(seconds) // 2]:.1f} s in the middle" if seconds else "none ran"
+    account = (
+        f"Labels: {labels['asked']} attempts asked about, {labels['stored']} named, {labels['abstained']} abstained, "
+        f"{percent(labels['precision'])} of the names right. "
+        f"Trainings: {len(trainings)}, {len(passed)} passed the gate; {middle}, at most {peak / 2**20:.0f} MiB."
+    )
+    return f"## {title}\n\n{demo_table(result)}\n\n{account} Misses are at FMR 1e-3.\n\n{made_line(result['made'])}\n"
+
+
+def release_section(release: Mapping[str, Any]) -> str:
+    """Error rates of the shipped models over wear."""
+    rows = []
+    for name in ("teacher", "tiny", "small"):
+        for wear, readouts in release.get(name, {}).items():
+            cells = [readouts[r]["tar@0.001"] for r in (*READOUTS, "teacher") if r in readouts]
+            shown = [f"{c:.1f}" for c in cells] if len(cells) > 1 else ["", "", "", "", f"{cells[0]:.1f}"]
+            rows.append([name, wear, *shown])
+    about = (
+        f"TAR at FMR 1e-3, percent, of {release['persons']} persons nobody was trained on, three captures each; "
+        "references on a new sensor, probes at the wear given."
+    )
+    return f"## The shipped models\n\n{about}\n\n{table(['model', 'wear', *READOUTS], rows)}\n"
+
+
+def comparison_section(title: str, found: Mapping[str, Any]) -> str:
+    """Every case of a comparison, and its paired tests."""
+    rows = []
+    for name, states in found["summary"].items():
+        worn = states["worn"]
+        tars = [cell(worn[r]["tar_1e3"]) for r in READOUTS]
+        rows.append([name, *tars, *(cell(worn["fused"].get(k)) for k in ("tar_1e2", "rank1", "eer", "strangers"))])
+    head = ["case", *(f"TAR {r}" for r in READOUTS), "TAR at 1e-2", "rank-1", "EER", "strangers"]
+    tests = [
+        [t["case"], t["against"], t["readout"], f"{100 * t['tar_1e3']['mean_difference']:+.1f}", _p(t["tar_1e3"])]
+        for t in found["tests"]
+    ]
+    parts = [
+        f"## {title}",
+        "On the worn sensor, percent; TAR at FMR 1e-3 by readout, the last four columns fused.",
+        table(head, rows),
+        "Paired over seeds, points of TAR at FMR 1e-3:",
+        table(["case", "against", "readout", "difference", "p"], tests),
+        *(_claims(found["summary"]) or ()),
+        made_line(found["made"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _p(test: Mapping[str, Any]) -> str:
+    return "–" if test["p_value"] is None else f"{test['p_value']:.3f}"
+
+
+def _claims(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What the numbers say about regained accuracy."""
+
+    def tar(name: str) -> float | None:
+        return summary[name]["worn"]["fused"]["tar_1e3"]["mean"] if name in summary else None
+
+    frozen = tar("frozen, 0% wrong, rules on")
+    for method in ("classify", "patent"):
+        perfect, learnt = tar(f"{method}, perfect labels, rules on"), tar(f"{method}, 0% wrong, rules on")
+        noisy = tar(f"{method}, 20% wrong, rules on")
+        if frozen is None or perfect is None or learnt is None or perfect <= frozen:
+            continue
+        kept = (
+            ""
+            if noisy is None
+            else f"; with 20 % wrong labels {100 * (noisy - frozen) / (learnt - frozen):.0f} % of its gain is left"
+        )
+        share = 100 * (learnt - frozen) / (perfect - frozen)
+        yield f"`{method}` regains {share:.0f} % of what perfect labels regain{kept}."
+
+
+DEMOS = {
+    "demo-synthetic": "`make demo`, synthetic fingerprints",
+    "demo-images-face": "ORL faces, `--teacher face`",
+    "demo-images": "ORL faces, teacher trained on half of the persons",
+}
+SECTIONS: dict[str, Callable[[Any], str]] = {
+    "demo-synthetic": lambda r: demo_section("The demonstration: synthetic fingerprints", r),
+    "demo-images": lambda r: demo_section("The demonstration: ORL faces", r),
+    "demo-images-face": lambda r: demo_section("The demonstration: ORL faces, public face teacher", r),
+    "release": release_section,
+    **{name: partial(comparison_section, title) for name, title in COMPARISONS.items()},
+}
+
+
+def read(name: str) -> Any:
+    """A result file; None where it was not made yet."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def page() -> str:
+    """The whole of docs/results.md."""
+    found = [(make, read(name)) for name, make in SECTIONS.items()]
+    return "\n".join([HEAD, *(make(result) for make, result in found if result is not None)])
+
+
+def readme() -> str:
+    """README.md with its table renewed."""
+    text = README.read_text()
+    parts = []
+    for name, title in (
+        ("demo-synthetic", "`make demo`, synthetic fingerprints"),
+        ("demo-images-face", "ORL faces, `--teacher face`"),
+        ("demo-images", "ORL faces"),
+    ):
+        result = read(name)
+        if result is not None:
+            parts.append(f"{title} ({made_line(result['made']).rstrip('.')}):\n\n{demo_table(result)}")
+    before, rest = text.split(START, 1)
+    _, after = rest.split(END, 1)
+    return before + START + "\n\n" + "\n\n".join(parts) + "\n\n" + END + after
+
+
+def main() -> int:
+    """Write or check both pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    wanted = {PAGE: page(), README: readme()}
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    if args.check:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is out of date: run make fmt", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(wanted[path])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Draws the pictures of the pages from scratch: `python docs/pictures.py` writes them to `docs/images/`.
+
+Only synthetic fingerprints are shown; no picture here is of a living person.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from device_sim.drift import conditions_at_wear
+from device_sim.masters import draw_pattern, grow_masters
+from device_sim.plot_style import MUTED, as_png
+from device_sim.sensor import Presses, Sensor
+from tutelage.captures import Pixels
+from tutelage.files import atomic_write
+
+IMAGES = Path(__file__).with_name("images")
+SEED = 21
+PERSONS = (33, 28, 6, 12, 1, 7)
+WEARS = (0.0, 0.2, 0.4, 0.6)
+SENSOR = 3
+"""One device's sensor for all columns: its scratches and its dirt stay where they are, down and across."""
+
+
+def drifted_captures() -> list[list[Pixels]]:
+    """For each of `WEARS` one capture of each of `PERSONS`; a person presses in another way each time."""
+    masters, sensor = grow_masters(SEED, list(PERSONS)), Sensor(SEED, SENSOR)
+    rows = []
+    for number, wear in enumerate(WEARS):
+        presses = Presses.stack([Presses.of(SEED, person, [number]) for person in PERSONS])
+        rows.append(sensor.capture(masters, presses, conditions_at_wear(wear)))
+    return rows
+
+
+def sensor_drift() -> Figure:
+    """Six persons, one a column, at four drifts of one sensor."""
+    figure = Figure(figsize=(8.0, 5.35))
+    figure.subplots_adjust(left=0.05, right=0.995, bottom=0.01, top=0.94, wspace=0.04, hspace=0.04)
+    grid = figure.subplots(len(WEARS), len(PERSONS), squeeze=False)
+    for wear, row, captures in zip(WEARS, grid, drifted_captures(), strict=True):
+        for axes, capture in zip(row, captures, strict=True):
+            _show(axes, capture)
+        row[0].set_ylabel(f"wear {wear:g}", fontsize="large", labelpad=8)
+    for axes, person in zip(grid[0], PERSONS, strict=True):
+        axes.set_title(draw_pattern(SEED, person).kind.replace("-", " "), fontsize="medium")
+    return figure
+
+
+def _show(axes: Axes, capture: Pixels) -> None:
+    """One capture with the full range of greys, pixels as they are, thinly framed."""
+    axes.imshow(np.asarray(capture), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color=MUTED, linewidth=0.6)
+
+
+def main() -> None:
+    """Write every picture."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=IMAGES, help="folder of the pictures (default docs/images)")
+    folder: Path = parser.parse_args().out
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / "sensor-drift.png", as_png(sensor_drift()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Whom a capture shows: the best reference of each person, the runner-up, and the decision on the score.
+
+A person is as similar as the nearest of their references. The runner-up is the nearest *other* person, and the margin
+between the two is the best sign of a label that can be trusted. A gallery groups its references by person once, so
+naming a capture is one matrix product and one grouped maximum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from tutelage.biometrics.features import Features, cosines
+from tutelage.errors import Code, InputError, SpaceMismatchError, UsageError
+
+__all__ = ["Decision", "DecisionRule", "Gallery", "Match"]
+
+MAX_COSINES = 1 << 22
+"""Cosines held at once, 16 MiB: a large batch of probes is compared in parts."""
+
+
+class Decision(StrEnum):
+    """What a device does with a capture."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Match:
+    """Nearest and second nearest person of one probe."""
+
+    person: str | None
+    """Nearest person; none in an empty gallery."""
+    cosine: float
+    """Best cosine over that person's references; -1 without a person."""
+    runner_up: str | None
+    """Nearest other person; none in a gallery of one."""
+    runner_up_cosine: float
+    """Best cosine over the runner-up's references; -1 without one."""
+
+    @property
+    def margin(self) -> float:
+        """Lead of the person over the runner-up, 0 to 2; without a runner-up the lead over a cosine of -1."""
+        return self.cosine - self.runner_up_cosine
+
+
+NOBODY = Match(None, -1.0, None, -1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """References of the enrolled persons, one row each; a person may have several, in any order.
+
+    Raises:
+        InputError: `data-insufficient`, when there is not one person per reference.
+    """
+
+    persons: tuple[str, ...]
+    """Person of each reference row."""
+    features: Features
+    """References, as many rows as `persons`."""
+
+    def __post_init__(self) -> None:
+        """Refuse references that nobody owns."""
+        if len(self.persons) != len(self.features):
+            raise InputError(
+                Code.DATA_INSUFFICIENT, f"{len(self.persons)} persons were given for {len(self.features)} references"
+            )
+
+    @cached_property
+    def _names(self) -> npt.NDArray[np.str_]:
+        return np.unique(np.asarray(self.persons, dtype=np.str_))
+
+    @cached_property
+    def _grouped(self) -> tuple[Features, npt.NDArray[np.intp]]:
+        """References sorted by person, and the row at which each person of `_names` begins."""
+        owners = np.asarray(self.persons, dtype=np.str_)
+        order = np.argsort(owners, kind="stable")
+        return self.features[order], np.searchsorted(owners[order], self._names)
+
+    def identify(self, probes: Features) -> list[Match]:
+        """Nearest person and runner-up of each of B probes; of equally near persons the first by name.
+
+        Raises:
+            SpaceMismatchError: the probes live in another space than the references.
+        """
+        if probes.space != self.features.space:
+            raise SpaceMismatchError(probes.space, self.features.space)
+        if not self.persons:
+            return [NOBODY] * len(probes)
+        step = max(1, MAX_COSINES // len(self.persons))
+        return [match for start in range(0, len(probes), step) for match in self._nearest(probes[start : start + step])]
+
+    def _nearest(self, probes: Features) -> Iterator[Match]:
+        references, starts = self._grouped
+        best = np.maximum.reduceat(cosines(probes, references), starts, axis=1)  # (B, references) -> (B, persons)
+        first, first_cosine = _take_largest(best)
+        second, second_cosine = _take_largest(best)
+        for i, j, a, b in zip(
+            first.tolist(), second.tolist(), first_cosine.tolist(), second_cosine.tolist(), strict=True
+        ):
+            alone = b == -math.inf
+            yield Match(str(self._names[i]), a, None if alone else str(self._names[j]), -1.0 if alone else b)
+
+    def verify(self, person: str, probes: Features) -> npt.NDArray[np.float32]:
+        """Best cosine of each probe over the references of `person`, `(B,)`.
+
+        Raises:
+            InputError: `data-insufficient`, when `person` has no reference here.
+            SpaceMismatchError: the probes live in another space than the references.
+        """
+        references, starts = self._grouped
+        place = int(np.searchsorted(self._names, person))
+        if place == len(self._names) or self._names[place] != person:
+            raise InputError(Code.DATA_INSUFFICIENT, f"{person!r} has no reference: enrol the person first")
+        ends = np.append(starts[1:], len(references))
+        own = references[slice(int(starts[place]), int(ends[place]))]
+        best: npt.NDArray[np.float32] = cosines(probes, own).max(axis=1)  # (B, own references) -> (B,)
+        return best
+
+
+def _take_largest(values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """Column and value of each row's largest entry, which is then struck out of `values`."""
+    rows, columns = np.arange(len(values)), values.argmax(axis=1)
+    largest = values[rows, columns]
+    values[rows, columns] = -np.inf
+    return columns, largest
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """Thresholds on the score of the nearest (1:N) or the claimed (1:1) person.
+
+    The defaults are for calibrated scores, where 30 is one false match in 1,000 comparisons; a linear score needs its
+    own.
+
+    Raises:
+        UsageError: a threshold is not a finite number, or `unknown_score` lies above `accept_score`.
+    """
+
+    accept_score: float = 30.0
+    """Lowest score that is accepted."""
+    unknown_score: float = 10.0
+    """Score below which nobody counts as near; 10 is what one stranger in ten reaches with any one reference."""
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds between which no rejection could lie."""
+        finite = math.isfinite(self.accept_score) and math.isfinite(self.unknown_score)
+        if not finite or self.unknown_score > self.accept_score:
+            raise UsageError(
+                f"unknown_score {self.unknown_score} must be a number not above accept_score {self.accept_score}"
+            )
+
+    def decide(self, score: float) -> Decision:
+        """Accept at `accept_score` and above, unknown below `unknown_score`, else reject; NaN is rejected."""
+        if score >= self.accept_score:
+            return Decision.ACCEPT
+        return Decision.UNKNOWN if score < self.unknown_score else Decision.REJECT

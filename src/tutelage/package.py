@@ -1,0 +1,272 @@
+"""A student package: one immutable, signed file that holds all a device needs of a student, named by its digest.
+
+The file is a zip archive in the one form of `tutelage.archive`, with these members in this order:
+
+    manifest.json         what this is, in canonical JSON; the fields are listed below
+    signature.ed25519     64 bytes: an Ed25519 signature (RFC 8032) of the manifest
+    calibration.json      how the student's cosines become scores, in canonical JSON
+    impostors.sealed      captures of strangers, sealed (`tutelage.impostors`)
+    weights.safetensors   the network's tensors
+
+The manifest names every other member by its SHA-256, so that the signature covers them all. Its own digest names the
+package:
+
+    format         1
+    name, version  of the student; version is `v3`, or `v3+7` for the seventh generation a device made of it
+    student        architecture: size, dimension, exits, input side, channels, as the network's code writes them
+    readout        what recognises: `exit1` to `exit4`, or `fused`
+    space          id of the embedding space, from the digest of the weights and the readout
+    teacher_space  id of the space of the teacher it was distilled from
+    lineage        {"parent": digest of the package it was trained from, or null, "training": summary of that training}
+    created        ISO 8601 time
+    members        {name: {"bytes": length, "sha256": digest}}
+    tensors        {name: {"dtype": type, "shape": [...]}}
+
+Nothing here executes what it reads: no pickle, no code, JSON and safetensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from safetensors import SafetensorError, deserialize
+
+from tutelage.archive import pack, unpack
+from tutelage.canonical import canonical_json, parse_canonical
+from tutelage.errors import Code, PackageError, UsageError
+from tutelage.files import atomic_write, read_bytes
+from tutelage.impostors import open_impostors, seal_impostors
+from tutelage.package_info import PackageInfo
+from tutelage.signing import is_signed_by
+
+__all__ = [
+    "MAX_PACKAGE_BYTES",
+    "PackageInfo",
+    "StudentPackage",
+    "build_package",
+    "open_impostors",
+    "read_package",
+    "seal_impostors",
+    "space_of",
+    "write_package",
+]
+
+MAX_PACKAGE_BYTES = 256 << 20
+"""Larger files are refused: a hundred times a student, and still within a small device's memory."""
+
+FORMAT = 1
+"""Version of the layout above."""
+
+_ZIP_BYTES = 4096  # more than headers, names and the signature take
+
+MANIFEST, SIGNATURE = "manifest.json", "signature.ed25519"
+CALIBRATION, IMPOSTORS, WEIGHTS = "calibration.json", "impostors.sealed", "weights.safetensors"
+_MEMBERS = (MANIFEST, SIGNATURE, CALIBRATION, IMPOSTORS, WEIGHTS)
+_FIELDS = frozenset(
+    ("format", "name", "version", "student", "readout", "space", "teacher_space", "lineage", "created")
+) | {"members", "tensors"}
+# What a signature covers begins with these words, so that a device's key cannot be brought to sign a package by
+# passing off one as something else.
+_SIGNED_AS = b"tutelage student package\n"
+
+
+@dataclass(frozen=True)
+class StudentPackage:
+    """The verified content of a package."""
+
+    manifest: Mapping[str, Any]
+    """The fields listed at the top of this module."""
+    weights: bytes = field(repr=False)
+    """Tensors in the safetensors format."""
+    calibration: Mapping[str, Any] = field(repr=False)
+    """JSON form of a calibration."""
+    impostors: bytes = field(repr=False)
+    """For `open_impostors`, with the fleet's key."""
+    signature: bytes = field(repr=False)
+    """64 bytes, Ed25519."""
+
+    @property
+    def digest(self) -> str:
+        """The package's name: `sha256:` and the hexadecimal digest of the canonical manifest."""
+        return "sha256:" + hashlib.sha256(canonical_json(dict(self.manifest))).hexdigest()
+
+    @property
+    def info(self) -> PackageInfo:
+        """What its maker said of it."""
+        return _info(self.manifest)
+
+    @property
+    def space(self) -> str:
+        """Id of the embedding space of its features."""
+        return str(self.manifest["space"])
+
+
+def space_of(weights: bytes, readout: str) -> str:
+    """Id of the embedding space of a student with these `weights`, recognising by `readout`.
+
+    Two readouts of one network are two spaces: their features are as incomparable as those of two networks.
+    """
+    return f"{hashlib.sha256(weights).hexdigest()[:24]}/{readout}"
+
+
+def build_package(
+    *, weights: bytes, calibration: Mapping[str, Any], impostors: bytes, info: PackageInfo, signer: Ed25519PrivateKey
+) -> bytes:
+    """The bytes of a package; equal inputs give equal bytes.
+
+    Raises:
+        UsageError: `calibration` or `info` holds what JSON cannot carry.
+        PackageError: `package-corrupt`, `weights` are not in the safetensors format, or the package would be larger
+            than `MAX_PACKAGE_BYTES`.
+    """
+    try:
+        members = {CALIBRATION: canonical_json(dict(calibration)), IMPOSTORS: impostors, WEIGHTS: weights}
+        manifest = canonical_json(_manifest(info, members))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"calibration and training summary must be plain JSON: {error}") from error
+    # Checked before packing: sizes in a zip archive have 32 bits.
+    if len(manifest) + sum(map(len, members.values())) + _ZIP_BYTES > MAX_PACKAGE_BYTES:
+        raise _too_large()
+    return pack({MANIFEST: manifest, SIGNATURE: signer.sign(_SIGNED_AS + manifest), **members})
+
+
+def write_package(data: bytes, path: Path) -> None:
+    """Put a package at `path`, whole or not at all.
+
+    Raises:
+        StorageError: `storage-full` or `storage-failed`.
+    """
+    atomic_write(path, data)
+
+
+def read_package(source: Path | bytes, *, trusted: Sequence[Ed25519PublicKey]) -> StudentPackage:
+    """The content of a package, after everything it says of itself was checked and one of `trusted` vouched for it.
+
+    Nothing of the manifest is interpreted before its signature holds.
+
+    Raises:
+        PackageError: `package-corrupt`, bytes are damaged, superfluous, too many or in an unknown format;
+            `package-incomplete`, a member, a field or a tensor is missing; `package-signature`, no trusted key
+            signed it.
+        StorageError: `storage-failed`, the file cannot be read.
+    """
+    data = source if isinstance(source, bytes) else read_bytes(source, at_most=MAX_PACKAGE_BYTES + 1)
+    if len(data) > MAX_PACKAGE_BYTES:
+        raise _too_large()
+    members = unpack(data)
+    _check_names(members)
+    if not is_signed_by(trusted, members[SIGNATURE], _SIGNED_AS + members[MANIFEST]):
+        raise PackageError(
+            Code.PACKAGE_SIGNATURE,
+            "no trusted key signed this package: get it from its maker, or trust the maker's key",
+        )
+    manifest = _parsed(members, MANIFEST)
+    _check_manifest(manifest, members)
+    calibration = _parsed(members, CALIBRATION)
+    return StudentPackage(manifest, members[WEIGHTS], calibration, members[IMPOSTORS], members[SIGNATURE])
+
+
+def _manifest(info: PackageInfo, members: Mapping[str, bytes]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "name": info.name,
+        "version": info.version,
+        "student": dict(info.student),
+        "readout": info.readout,
+        "space": space_of(members[WEIGHTS], info.readout),
+        "teacher_space": info.teacher_space,
+        "lineage": {"parent": info.parent, "training": dict(info.training)},
+        "created": info.created,
+        "members": _described(members),
+        "tensors": _tensors(members[WEIGHTS]),
+    }
+
+
+def _info(manifest: Mapping[str, Any]) -> PackageInfo:
+    texts = {name: manifest[name] for name in ("name", "version", "student", "readout", "teacher_space", "created")}
+    return PackageInfo(**texts, parent=manifest["lineage"]["parent"], training=manifest["lineage"]["training"])
+
+
+def _described(members: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"bytes": len(members[name]), "sha256": hashlib.sha256(members[name]).hexdigest()}
+        for name in (CALIBRATION, IMPOSTORS, WEIGHTS)
+    }
+
+
+def _tensors(weights: bytes) -> dict[str, dict[str, Any]]:
+    """Type and shape of each tensor, from the header of a safetensors file."""
+    try:
+        found: list[tuple[str, dict[str, Any]]] = deserialize(weights)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise _corrupt(f"{WEIGHTS} is not in the safetensors format") from error
+    return {name: {"dtype": tensor["dtype"], "shape": list(tensor["shape"])} for name, tensor in found}
+
+
+def _check_names(members: Mapping[str, bytes]) -> None:
+    if SIGNATURE not in members:
+        raise PackageError(Code.PACKAGE_SIGNATURE, "the package is not signed: get it from its maker")
+    if missing := [name for name in _MEMBERS if name not in members]:
+        raise _incomplete(", ".join(missing))
+    if tuple(members) != _MEMBERS:
+        surplus = [name for name in members if name not in _MEMBERS]
+        raise _corrupt(f"{', '.join(surplus)} does not belong in it" if surplus else "its members are out of order")
+
+
+def _parsed(members: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    try:
+        value = parse_canonical(members[name])
+    except ValueError as error:
+        raise _corrupt(f"{name} is not in canonical JSON") from error
+    if not isinstance(value, dict):
+        raise _corrupt(f"{name} holds no fields")
+    return value
+
+
+def _check_manifest(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
+    """Refuse a signed manifest that is of another format, breaks its rules or speaks of other members."""
+    if manifest.get("format") != FORMAT:
+        raise _corrupt(f"it is of format {manifest.get('format')}, this release reads {FORMAT}")
+    if missing := sorted(_FIELDS - set(manifest)):
+        raise _incomplete(f"the field {missing[0]} of {MANIFEST}")
+    if surplus := sorted(set(manifest) - _FIELDS):
+        raise _corrupt(f"{MANIFEST} has an unknown field, {surplus[0]}")
+    try:
+        info = _info(manifest)
+    except UsageError as error:
+        raise _corrupt(error.message) from error
+    except (TypeError, LookupError) as error:
+        raise _incomplete(f"a part of lineage in {MANIFEST}") from error
+    _check_members(manifest, members)
+    if manifest["space"] != space_of(members[WEIGHTS], info.readout):
+        raise _corrupt("its space is not that of its weights")
+
+
+def _check_members(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
+    described = _described(members)
+    if manifest["members"] != described:
+        raise _corrupt(f"its members are not those of {MANIFEST}")
+    listed, found = manifest["tensors"], _tensors(members[WEIGHTS])
+    if not isinstance(listed, dict):
+        raise _corrupt(f"{MANIFEST} lists no tensors")
+    if missing := sorted(set(listed) - set(found)):
+        raise _incomplete(f"{len(missing)} tensors, among them {missing[0]}")
+    if listed != found:
+        raise _corrupt(f"its tensors are not those of {MANIFEST}")
+
+
+def _corrupt(fault: str) -> PackageError:
+    return PackageError(Code.PACKAGE_CORRUPT, f"this package cannot be used: {fault}; fetch it again")
+
+
+def _incomplete(lacking: str) -> PackageError:
+    return PackageError(Code.PACKAGE_INCOMPLETE, f"this package lacks {lacking}: fetch it again")
+
+
+def _too_large() -> PackageError:
+    return _corrupt(f"it has more than {MAX_PACKAGE_BYTES} bytes")

@@ -1,0 +1,62 @@
+"""What holds for every test: a clean environment, fixed seeds, one thread, and skips for what is not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import structlog
+
+SEED = 20_240_607
+
+# Read by the numeric libraries when they are first imported: small tensors gain nothing from threads, and two workers
+# with two threads each only wait for each other.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent / "integration" in item.path.parents:
+            item.add_marker("integration")
+        for marker in item.iter_markers("needs"):
+            if importlib.util.find_spec(marker.args[0]) is None:
+                item.add_marker(pytest.mark.skip(reason=f"{marker.args[0]} is not installed"))
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch):
+    """No test sees the caller's settings, colours or terminal; logging is unconfigured again afterwards."""
+    for name in list(os.environ):
+        if name.startswith("TUTELAGE_") or name in {"FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "PYTHONUNBUFFERED"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "dumb")
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _fixed_torch() -> None:
+    """Where a test module has imported torch: one thread, and the same global state for every test."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+        torch.manual_seed(SEED)
+
+
+@pytest.fixture
+def seed() -> int:
+    """The one seed of the tests."""
+    return SEED
+
+
+@pytest.fixture
+def rng(seed: int) -> np.random.Generator:
+    """A generator in the same state for every test."""
+    return np.random.default_rng(seed)

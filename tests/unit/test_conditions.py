@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from device_sim.conditions import (
+    LabelCondition,
+    LabelState,
+    TrainingCondition,
+    TrainingState,
+    label_state,
+    training_state,
+)
+from device_sim.events import EventKind
+from device_sim.records import DecisionRecord, State
+from device_sim.sampling import Observation, Sampler, SampleRules
+from device_sim.store import Store
+from tutelage.biometrics.matching import Decision
+from tutelage.labelling import LabelAnswer
+
+LABEL = LabelCondition(min_count=4, max_age_s=3600, min_gap_s=60)
+TRAIN = TrainingCondition(min_fresh=32, min_persons=2, min_gap_s=3600)
+READY = TrainingState(fresh=32, persons=2, since_last_s=math.inf, running=False)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "oldest_s", "since_last_s", "lacks"),
+    [
+        (4, 0, math.inf, ()),
+        (1, 3600, 60, ()),
+        (1, math.inf, 60, ()),
+        (0, 0, math.inf, ("no attempt waits for a label",)),
+        (3, 3599, math.inf, ("3 of 4 attempts wait for a label, the oldest for 3599 of 3600 s",)),
+        (4, 0, 59, ("the teacher was asked 59 s ago, 1 s are still to wait",)),
+        (
+            3,
+            10,
+            0,
+            (
+                "3 of 4 attempts wait for a label, the oldest for 10 of 3600 s",
+                "the teacher was asked 0 s ago, 60 s are still to wait",
+            ),
+        ),
+    ],
+)
+def test_a_label_condition_says_what_is_missing(
+    waiting: int, oldest_s: float, since_last_s: float, lacks: tuple[str, ...]
+):
+    assert LABEL.missing(LabelState(waiting, oldest_s, since_last_s)) == lacks
+
+
+@pytest.mark.parametrize(
+    ("state", "lacks"),
+    [
+        (READY, ()),
+        (TrainingState(31, 2, math.inf, False), ("31 of 32 labelled fresh samples",)),
+        (TrainingState(40, 1, 3600, False), ("samples of 1 of 2 persons",)),
+        (TrainingState(32, 2, 3599, False), ("a training was started 3599 s ago, 1 s are still to wait",)),
+        (TrainingState(32, 2, 3600, True), ("the training under way has to end",)),
+    ],
+)
+def test_a_training_condition_says_what_is_missing(state: TrainingState, lacks: tuple[str, ...]):
+    assert TRAIN.missing(state) == lacks
+
+
+def test_everything_that_is_missing_is_said_at_once():
+    assert len(TRAIN.missing(TrainingState(0, 0, 0, True))) == 4
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock):
+    with Store.in_memory(key=bytes(32), clock=clock) as opened:
+        yield opened
+
+
+def feed(store: Store, clock: Clock, rng: np.random.Generator, person: str, *scores: float) -> None:
+    """Recognise captures one second apart and keep what the rules keep."""
+    sampler, held = Sampler(SampleRules()), {}
+    for score in scores:
+        own = store.next_decision_id()
+        decision = Decision.ACCEPT if score >= 30 else Decision.REJECT
+        seen = Observation(own, clock(), "", person, score, False, decision, score)
+        outcome = sampler.observe(seen)
+        held[own] = rng.integers(0, 256, (16, 16), dtype=np.uint8)
+        kept = {"first": (own,), "second": outcome.captures, "nothing": ()}[outcome.kind]
+        record = DecisionRecord(seen, 0.5, 0.2, "space", "v1", outcome)
+        store.record(record, {of: held[of] for of in kept})
+        clock.now_s += 1
+
+
+def test_a_label_state_counts_attempts_and_not_captures(store: Store, clock: Clock, rng: np.random.Generator):
+    feed(store, clock, rng, "anna", 1, 1, 1, 1, 1, 1, 40)
+    assert label_state(store, clock()) == LabelState(2, 7.0, math.inf)
+    store.add_event(EventKind.LABELS_ASKED, "asked", {}, "")
+    first_attempt = [s.id for s in store.samples(State.FRESH)][:3]
+    store.label(first_attempt, LabelAnswer("anna", 0.9, 0.3, {"anna": 0.9}, "", "teacher"))
+    clock.now_s += 5
+    assert label_state(store, clock()) == LabelState(1, 9.0, 5.0)
+
+
+def test_nothing_waits_in_an_empty_store(store: Store, clock: Clock):
+    assert label_state(store, clock()) == LabelState(0, 0.0, math.inf)
+    assert training_state(store, clock(), running=False) == TrainingState(0, 0, math.inf, False)
+
+
+def test_a_training_state_counts_matched_and_taught_labels_but_no_abstentions(
+    store: Store, clock: Clock, rng: np.random.Generator
+):
+    feed(store, clock, rng, "anna", 40, 41)
+    feed(store, clock, rng, "ben", 1, 1, 1, 1, 1, 1)
+    second = [s.id for s in store.samples(State.FRESH)][2:]
+    store.label(second[:3], LabelAnswer("ben", 0.9, 0.3, {"ben": 0.9}, "", "teacher"))
+    store.label(second[3:], LabelAnswer(None, 0.0, 0.0, {}, "nobody near enough", "teacher"))
+    assert training_state(store, clock(), running=True) == TrainingState(5, 2, math.inf, True)
+    store.mark([second[0]], State.USED, note="learnt", training_set=1)
+    assert training_state(store, clock(), running=False).fresh == 4
+
+
+def test_a_clock_set_back_a_year_stops_neither_labels_nor_training(
+    store: Store, clock: Clock, rng: np.random.Generator
+):
+    feed(store, clock, rng, "anna", 1, 1, 1)
+    store.add_event(EventKind.LABELS_ASKED, "asked", {}, "")
+    store.add_event(EventKind.TRAINING_STARTED, "enough samples", {}, "v1+1")
+    clock.now_s -= 365 * 86_400
+    assert LABEL.missing(label_state(store, clock())) == ()
+    assert training_state(store, clock(), running=False).since_last_s == math.inf

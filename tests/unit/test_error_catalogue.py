@@ -1,0 +1,71 @@
+"""The catalogue of errors is total, unambiguous and documented."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from pathlib import Path
+
+import pytest
+from source_tree import ROOT
+
+from tutelage import errors
+from tutelage.errors import CATALOGUE, Code, TutelageError
+
+PAGE = ROOT / "docs/errors.md"
+
+
+@pytest.fixture(scope="module")
+def generator():
+    spec = importlib.util.spec_from_file_location("generate_errors", ROOT / "docs/generate_errors.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_code_has_an_entry_and_nothing_else_has():
+    assert set(CATALOGUE) == set(Code)
+
+
+def test_exit_codes_are_unique_and_belong_to_nobody_else():
+    numbers = [entry.exit_code for entry in CATALOGUE.values()]
+    assert len(set(numbers)) == len(numbers)
+    assert all(2 <= number <= 125 for number in numbers)  # 0 success, 1 a defect, 126 and up the shell's
+
+
+def test_usage_errors_share_the_exit_code_of_the_command_line_parser():
+    assert CATALOGUE[Code.USAGE].exit_code == 2
+
+
+@pytest.mark.parametrize("code", Code)
+def test_an_error_carries_the_exit_code_of_its_code(code: Code):
+    error = TutelageError(code, "what and what to do")
+    assert (str(error), error.message, error.exit_code) == ("what and what to do",) * 2 + (CATALOGUE[code].exit_code,)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_the_page_lists_each_code_with_its_exit_code(code: Code):
+    rows = [line for line in PAGE.read_text().splitlines() if f"`{code}`" in line]
+    assert rows == [line for line in rows if line.startswith(f"| {CATALOGUE[code].exit_code} | `{code}` | ")]
+    assert len(rows) == 1
+
+
+def test_the_page_is_what_the_generator_writes(generator):
+    assert PAGE.read_text() == generator.render(), "run `make fmt`"
+
+
+def test_the_generator_notices_and_mends_a_page_out_of_date(generator, tmp_path: Path, monkeypatch, capsys):
+    page = tmp_path / "errors.md"
+    monkeypatch.setattr(generator, "PAGE", page)
+    assert generator.main(["--check"]) == 1
+    page.write_text("old\n")
+    assert generator.main(["--check"]) == 1
+    assert "out of date" in capsys.readouterr().err
+    assert page.read_text() == "old\n"
+    assert generator.main([]) == 0
+    assert generator.main(["--check"]) == 0
+
+
+def test_every_error_class_is_drawn_in_the_tree_of_the_module():
+    classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, TutelageError)]
+    assert {c.__name__ for c in classes if c.__name__ not in errors.__doc__} == set()
