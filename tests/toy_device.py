@@ -19,6 +19,7 @@ from toy_networks import TOY, one_hot, toy_student
 from device_sim.conditions import LabelCondition, TrainingCondition
 from device_sim.device import Device, DeviceKeys, DeviceSettings
 from device_sim.fleet import Release
+from device_sim.gate import GateRules
 from device_sim.generations import Generations
 from device_sim.job import Descent, TrainingJob
 from device_sim.recognition import Enrolled, Recognition, RunningModel
@@ -113,6 +114,7 @@ SETTINGS = DeviceSettings(
     labels=LabelCondition(min_count=1, max_age_s=0.0, min_gap_s=0.0),
     training=TrainingCondition(min_fresh=16, min_gap_s=0.0),
     self_distillation=SelfDistillation(preset="classify", steps=60, batch=16, learning_rate=0.05),
+    gate=GateRules(max_latency_ratio=3.0),  # a tenth of a toy's millisecond is noise
 )
 
 

@@ -88,7 +88,7 @@ def test_one_failed_check_refuses_and_says_why():
     slow = evidence(latency_s=(0.020,))
     verdict = judge_gate(evidence(), slow, RULES)
     assert not verdict.passed
-    assert verdict.reasons == ("latency: median 20.00 ms, before 10.00 ms: 2.00 times, 1.1 allowed",)
+    assert verdict.reasons == ("latency: 20.00 ms at best, before 10.00 ms: 2.00 times, 1.1 allowed",)
     assert verdict.lines()[0] == "refused by the gate"
     assert len(verdict.lines()) == 8
     assert [line for line in verdict.lines() if line.startswith("FAILS")] == [f"FAILS  {verdict.reasons[0]}"]
@@ -333,8 +333,8 @@ def test_nobody_is_mistaken_where_nobody_else_is_enrolled():
 # latency
 
 
-@pytest.mark.parametrize(("latency_s", "passed"), [((0.009, 0.011, 9.0), True), ((0.0111, 0.0111, 0.001), False)])
-def test_latency_compares_medians(latency_s: tuple[float, ...], passed: bool):
+@pytest.mark.parametrize(("latency_s", "passed"), [((0.0109, 9.0, 9.0), True), ((0.0111, 0.0112), False)])
+def test_latency_compares_what_each_needs_undisturbed(latency_s: tuple[float, ...], passed: bool):
     assert check("latency", evidence(), evidence(latency_s=latency_s)).passed is passed
 
 
