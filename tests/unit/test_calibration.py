@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import genpareto
 
-from tutelage.biometrics import Calibration, Features, LinearScore, Score, Tail, cosines
-from tutelage.biometrics.calibration import SCORE_CAP
+from tutelage.biometrics.calibration import SCORE_CAP, Calibration, LinearScore, Score, Tail
+from tutelage.biometrics.features import Features, cosines
 from tutelage.errors import Code, InputError, PackageError
 
 MANY = 10_000

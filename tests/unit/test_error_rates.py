@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tutelage.biometrics import (
+from tutelage.biometrics.error_rates import (
     bootstrap_by_person,
     clopper_pearson,
     det_curve,

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from tutelage.biometrics import Features, cosines
+from tutelage.biometrics.features import Features, cosines
 from tutelage.errors import Code, InputError, SpaceMismatchError
 
 

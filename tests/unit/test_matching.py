@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from tutelage.biometrics import Decision, DecisionRule, Features, Gallery, Match, cosines, matching
+from tutelage.biometrics import matching
+from tutelage.biometrics.features import Features, cosines
+from tutelage.biometrics.matching import Decision, DecisionRule, Gallery, Match
 from tutelage.errors import Code, InputError, SpaceMismatchError, UsageError
 
 SPACE = "sha256:a"
