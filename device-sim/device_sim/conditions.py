@@ -14,6 +14,7 @@ from device_sim.events import EventKind
 from device_sim.records import LabelSource, State
 from device_sim.sampling import Kind
 from device_sim.store import Store
+from tutelage.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,32 @@ class TrainingState:
     """Seconds since a training last started, whatever came of it; infinite if never."""
     running: bool
     """Whether a training is under way."""
+    now_s: float = 0.0
+    """Seconds since 1970 in UTC."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Times that come again at which a device may train: every night, or Sundays from two to five.
+
+    Raises:
+        UsageError: it would never be open, or never closed.
+    """
+
+    start_s: float
+    """When it opens, seconds after 1970-01-01T00:00Z; and `period_s` later, and so on."""
+    length_s: float
+    period_s: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        """Refuse a window without an inside or an outside."""
+        if not 0.0 < self.length_s < self.period_s:
+            raise UsageError(f"a window is open for some of its {self.period_s:g} s, not for {self.length_s:g} s")
+
+    def opens_in_s(self, now_s: float) -> float:
+        """Seconds until it is open; 0 while it is."""
+        since = (now_s - self.start_s) % self.period_s
+        return 0.0 if since < self.length_s else self.period_s - since
 
 
 @dataclass(frozen=True)
@@ -76,6 +103,8 @@ class TrainingCondition:
     """Persons they are of: from one person alone a model learns to say that name."""
     min_gap_s: float = 3600.0
     """Seconds between two starts, so that a training that fails does not try again at once and wear the device out."""
+    window: Window | None = None
+    """When it may start; at any time without one."""
 
     def missing(self, state: TrainingState) -> tuple[str, ...]:
         """What is still missing; empty when the condition holds."""
@@ -84,6 +113,8 @@ class TrainingCondition:
             lacks.append(f"{state.fresh} of {self.min_fresh} labelled fresh samples")
         if state.persons < self.min_persons:
             lacks.append(f"samples of {state.persons} of {self.min_persons} persons")
+        if self.window is not None and (wait := self.window.opens_in_s(state.now_s)):
+            lacks.append(f"the training window opens in {wait:.0f} s")
         return (*lacks, *_gap("a training was started", state.since_last_s, self.min_gap_s))
 
 
@@ -100,7 +131,7 @@ def training_state(store: Store, now_s: float, *, running: bool) -> TrainingStat
     labels = [sample.label for sample in store.samples(State.FRESH) if sample.label is not None]
     known = [label.person for label in labels if label.source is not LabelSource.ABSTAINED]
     since_last_s = _since(store, EventKind.TRAINING_STARTED, now_s)
-    return TrainingState(len(known), len(set(known)), since_last_s, running)
+    return TrainingState(len(known), len(set(known)), since_last_s, running, now_s)
 
 
 def _gap(what: str, since_last_s: float, min_gap_s: float) -> tuple[str, ...]:

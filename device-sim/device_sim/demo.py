@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import torch
 
-from device_sim.conditions import LabelCondition, TrainingCondition
+from device_sim.conditions import LabelCondition, TrainingCondition, Window
 from device_sim.device_settings import DeviceSettings
-from device_sim.fleet import Observer, Post, install, simulate
+from device_sim.fleet import DAY_S, EPOCH_S, NIGHT_S, Observer, Post, install, simulate
 from device_sim.ledger import Ledger
 from device_sim.measuring import WHO, Measured, curve, distributions, pooled
 from device_sim.models import ImageTraining, Models, Progress, continued, from_images, shipped
@@ -37,7 +37,7 @@ class DemoSettings:
     devices: int = 3
     site: SiteSize = field(
         default_factory=lambda: SiteSize(
-            persons=12, references=3, probes=4, strangers=40, days=16, attempts=1.0, wear=0.6
+            persons=12, references=3, probes=4, strangers=40, days=14, attempts=1.0, wear=0.6
         )
     )
     images: ImageDrift = field(default_factory=ImageDrift)
@@ -46,7 +46,9 @@ class DemoSettings:
     device: DeviceSettings = field(
         default_factory=lambda: DeviceSettings(
             labels=LabelCondition(min_count=2, max_age_s=40_000.0),
-            training=TrainingCondition(min_fresh=48, min_gap_s=3 * 86_400.0),
+            training=TrainingCondition(
+                min_fresh=40, window=Window(EPOCH_S + 5 * DAY_S + NIGHT_S, length_s=3600.0, period_s=6 * DAY_S)
+            ),
             self_distillation=SelfDistillation(steps=100),
         )
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from device_sim.conditions import (
     LabelState,
     TrainingCondition,
     TrainingState,
+    Window,
     label_state,
     training_state,
 )
@@ -18,6 +20,7 @@ from device_sim.records import DecisionRecord, State
 from device_sim.sampling import Observation, Sampler, SampleRules
 from device_sim.store import Store
 from tutelage.biometrics.matching import Decision
+from tutelage.errors import UsageError
 from tutelage.labelling import LabelAnswer
 
 LABEL = LabelCondition(min_count=4, max_age_s=3600, min_gap_s=60)
@@ -115,7 +118,8 @@ def test_a_label_state_counts_attempts_and_not_captures(store: Store, clock: Clo
 
 def test_nothing_waits_in_an_empty_store(store: Store, clock: Clock):
     assert label_state(store, clock()) == LabelState(0, 0.0, math.inf)
-    assert training_state(store, clock(), running=False) == TrainingState(0, 0, math.inf, False)
+    now_s = clock()
+    assert training_state(store, now_s, running=False) == TrainingState(0, 0, math.inf, False, now_s)
 
 
 def test_a_training_state_counts_matched_and_taught_labels_but_no_abstentions(
@@ -126,7 +130,8 @@ def test_a_training_state_counts_matched_and_taught_labels_but_no_abstentions(
     second = [s.id for s in store.samples(State.FRESH)][2:]
     store.label(second[:3], LabelAnswer("ben", 0.9, 0.3, {"ben": 0.9}, "", "teacher"))
     store.label(second[3:], LabelAnswer(None, 0.0, 0.0, {}, "nobody near enough", "teacher"))
-    assert training_state(store, clock(), running=True) == TrainingState(5, 2, math.inf, True)
+    now_s = clock()
+    assert training_state(store, now_s, running=True) == TrainingState(5, 2, math.inf, True, now_s)
     store.mark([second[0]], State.USED, note="learnt", training_set=1)
     assert training_state(store, clock(), running=False).fresh == 4
 
@@ -140,3 +145,23 @@ def test_a_clock_set_back_a_year_stops_neither_labels_nor_training(
     clock.now_s -= 365 * 86_400
     assert LABEL.missing(label_state(store, clock())) == ()
     assert training_state(store, clock(), running=False).since_last_s == math.inf
+
+
+@pytest.mark.parametrize(
+    ("now_s", "wait_s"),
+    [(1_000.0, 0.0), (1_099.9, 0.0), (1_100.0, 500.0), (1_599.0, 1.0), (1_600.0, 0.0), (999.0, 1.0), (-200.0, 0.0)],
+)
+def test_a_window_opens_again_every_period(now_s: float, wait_s: float):
+    assert Window(start_s=1_000.0, length_s=100.0, period_s=600.0).opens_in_s(now_s) == pytest.approx(wait_s)
+
+
+@pytest.mark.parametrize("length_s", [0.0, -1.0, 86_400.0, math.nan])
+def test_a_window_is_open_for_some_of_its_period(length_s: float):
+    with pytest.raises(UsageError, match="a window is open for some of its 86400 s"):
+        Window(start_s=0.0, length_s=length_s)
+
+
+def test_a_training_waits_for_its_window():
+    windowed = replace(TRAIN, window=Window(start_s=0.0, length_s=3600.0))
+    assert windowed.missing(replace(READY, now_s=86_000.0)) == ("the training window opens in 400 s",)
+    assert windowed.missing(replace(READY, now_s=86_400.0)) == ()
