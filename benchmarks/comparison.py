@@ -3,9 +3,11 @@
     python benchmarks/comparison.py synthetic --json benchmarks/results/comparison-synthetic.json
     python benchmarks/comparison.py images --data FOLDER --teacher train --json FILE
     python benchmarks/comparison.py images --data FOLDER --teacher face --json FILE
+    python benchmarks/comparison.py synthetic --study choices --json benchmarks/results/choices-synthetic.json
 
-Methods x wrong labels (0, 10, 20 %) x sample rules on and off, every seed with other persons, another sensor and other
-captures; all cases of a seed share them, so that tests are paired.
+The study `methods`: methods x wrong labels (0, 10, 20 %) x sample rules on and off. The study `choices`: one way to
+learn, and one thing changed at a time in how its labels are chosen and used. Every seed has other persons, another
+sensor and other captures; all cases of a seed share them, so that tests are paired.
 """
 
 from __future__ import annotations
@@ -14,16 +16,16 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from device_sim.demo import made
-from device_sim.evaluation.compare import METHODS, Ground, against, cases, run, summarise
+from device_sim.evaluation.compare import METHODS, Case, Ground, against, cases, run, summarise
 from device_sim.evaluation.grounds import ImageGrounds, SyntheticGrounds
 from device_sim.evaluation.present import markdown
 from device_sim.learning import LearningRules
+from device_sim.provenance import made
 from device_sim.site import ImageDrift
 from tutelage.manifest import read_manifest, split_folder
 from tutelage.nn.self_distil import SelfDistillation
@@ -40,6 +42,34 @@ PAIRS = (
     ("classify, 20% wrong, rules on", "classify, 20% wrong, rules off", "fused"),
 )
 
+BASE = "as shipped"
+MARGINS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+RANKS = (1, 2, 3, 5, 1000)
+
+
+def choices(preset: str) -> list[Case]:
+    """What can be chosen about labels and samples, one thing changed at a time; a tenth of the labels wrong in some."""
+    shipped = LearningRules()
+    changed = {
+        "soft labels": replace(shipped, soft_labels=not shipped.soft_labels),
+        "confidence weights": replace(shipped, confidence_weights=not shipped.confidence_weights),
+        "last capture of an attempt": replace(shipped, whole_attempts=not shipped.whole_attempts),
+    }
+    found = [
+        Case("frozen", title="frozen"),
+        Case(preset, title=BASE),
+        Case(preset, oracle=True, title="perfect labels"),
+    ]
+    found += [Case(preset, learning=rules, title=title) for title, rules in changed.items()]
+    found += [
+        Case(preset, negatives=False, title="no negatives"),
+        Case(preset, wrong=0.1, title="10% wrong"),
+    ]
+    for rank in RANKS:
+        rules, title = replace(shipped, plausible_rank=rank), f"within {rank} nearest" if rank < 1000 else "unchecked"
+        found += [Case(preset, wrong=w, learning=rules, title=f"{title}, {w:.0%} wrong") for w in (0.0, 0.1)]
+    return found + [Case(preset, margin=m, title=f"margin {m:g}") for m in MARGINS]
+
 
 def main() -> None:
     """Run the comparison and write its JSON."""
@@ -52,23 +82,27 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--wrong", default=",".join(map(str, WRONG)))
+    parser.add_argument("--study", choices=("methods", "choices"), default="methods")
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
     grounds, about = _grounds(args)
-    wanted = cases(args.methods.split(","), [float(w) for w in args.wrong.split(",")])
-    started = time.monotonic()
     settings, learning = SelfDistillation(), LearningRules()
+    methods, wrong = args.methods.split(","), [float(w) for w in args.wrong.split(",")]
+    wanted = choices(settings.preset) if args.study == "choices" else cases(methods, wrong)
+    pairs = [(case.name, BASE, "fused") for case in wanted if case.title not in ("", BASE)] or PAIRS
+    started = time.monotonic()
     rows = run(range(args.seeds), grounds, wanted, settings, learning, processes=args.processes, progress=_say(started))
     summary = summarise(rows)
     names = {row["name"] for row in rows}
     tests = [
         {"case": a, "against": b, "readout": readout, "tar_1e3": against(rows, a, b, readout)}
-        for a, b, readout in PAIRS
+        for a, b, readout in pairs
         if a in names and b in names
     ]
     document = {
         "made": asdict(made(range(args.seeds), datetime.now(UTC).isoformat(timespec="seconds"))),
         "seconds": round(time.monotonic() - started),
+        "study": args.study,
         **about,
         "settings": asdict(settings),
         "learning": asdict(learning),

@@ -23,12 +23,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -39,6 +37,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from device_sim.provenance import made
 from tutelage.biometrics.error_rates import rank1, tar_at_fmr
 from tutelage.biometrics.features import Features, cosines
 from tutelage.captures import Pixels, read_capture
@@ -163,35 +162,6 @@ def run_mode(extract: Extract, data: Data, runs: int) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return {
-        "cpu": model or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "python": platform.python_version(),
-        "dlib-bin": version("dlib-bin"),
-        "face_recognition_models": version("face_recognition_models"),
-    }
-
-
-def commit() -> str:
-    """The commit measured; `+changes` where files differ from it."""
-
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "uncommitted"
-
-
 def show(results: dict[str, dict[str, Any]]) -> None:
     keys = ["rank1", *(f"tar_at_fmr_{fmr:g}" for fmr in FMRS)]
     table = Table(title="one reference a person, mean ± sd over choices of the reference, %")
@@ -208,15 +178,14 @@ def show(results: dict[str, dict[str, Any]]) -> None:
 def about(folder: Path, data: Data, runs: int) -> dict[str, Any]:
     return {
         "benchmark": "face_teacher",
-        "commit": commit(),
-        "machine": machine(),
+        "made": asdict(made(range(runs), datetime.now(UTC).isoformat(timespec="seconds"))),
+        "packages": {name: version(name) for name in ("dlib-bin", "face_recognition_models")},
         "data": {
             "name": folder.resolve().name,
             "persons": len(set(data.persons)),
             "captures": len(data.captures),
             "skipped": data.skipped,
         },
-        "seeds": list(range(runs)),
         "seed_means": "image of each person that is the reference; the shading has one seed a capture",
     }
 

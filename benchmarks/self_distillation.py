@@ -35,10 +35,10 @@ from rich.table import Table
 from torch import nn
 from torch.nn import functional
 
-from device_sim.demo import made
 from device_sim.job import Descent, TrainingJob
 from device_sim.learning import Labelled, LearningRules, training_set
 from device_sim.models import shipped
+from device_sim.provenance import made
 from device_sim.recognition import Enrolled
 from device_sim.site import SiteSize, Taken, synthetic_site
 from device_sim.training import Budget, Training

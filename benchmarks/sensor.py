@@ -20,13 +20,12 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from rich.table import Table
 
 from device_sim.drift import conditions_at_wear
 from device_sim.masters import grow_masters
+from device_sim.provenance import made
 from device_sim.sensor import Presses, Sensor
 
 SEED = 31
@@ -148,35 +148,6 @@ def summary(repeats: Sequence[Sequence[Rate]]) -> dict[str, dict[str, float]]:
     return {key: spread([total[key] for total in sums]) for key in sums[0]}
 
 
-def machine() -> dict[str, Any]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return {
-        "cpu": model or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-    }
-
-
-def commit() -> str:
-    """The commit measured; `+changes` where files differ from it."""
-
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "uncommitted"
-
-
 def show(results: dict[str, dict[str, Any]], load: dict[str, Any]) -> None:
     table = Table(title=f"items a second, mean ± sd; load average {load['before'][0]:.1f} to {load['after'][0]:.1f}")
     for heading in ("job", "processes", "a second of the clock", "a second of processor time"):
@@ -202,7 +173,8 @@ def main() -> None:
     results = {job: {str(n): summary(measured[n][job]) for n in PROCESSES} for job in measured[1]}
     show(results, load)
     if words.json:
-        about = {"benchmark": "sensor", "commit": commit(), "machine": machine(), "load": load, "seeds": [SEED]}
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        about = {"benchmark": "sensor", "made": asdict(made([SEED], now)), "load": load}
         settings = {"repeats": words.repeats, "seconds": words.seconds, "batch": BATCH, "threads_a_process": 1}
         wanted = {"captures_a_second_on_two_processes": WANTED}
         words.json.parent.mkdir(parents=True, exist_ok=True)

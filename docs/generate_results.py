@@ -1,4 +1,4 @@
-"""Writes docs/results.md, and the table in README.md, from the JSON files in benchmarks/results.
+"""Writes docs/results.md, and the tables within README.md and other pages, from the JSON files in benchmarks/results.
 
     python docs/generate_results.py           # write
     python docs/generate_results.py --check   # only say whether they are up to date; exit status 1 if not
@@ -164,6 +164,104 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
 }
 
 
+def choices_section(title: str, found: Mapping[str, Any]) -> str:
+    """What one change in choosing and using labels is worth, and gain against coverage."""
+    tests = {t["case"]: t["tar_1e3"] for t in found["tests"]}
+    rows = []
+    for name, states in found["summary"].items():
+        fused, of_case = states["worn"]["fused"], [row for row in found["rows"] if row["name"] == name]
+        test = tests.get(name)
+        difference = "–" if test is None else f"{100 * test['mean_difference']:+.1f} (p {_p(test)})"
+        shares = [_mean([row[key] for row in of_case]) for key in ("coverage", "label_precision", "precision")]
+        rates = [cell(fused[key]) for key in ("tar_1e3", "rank1", "strangers")]
+        rows.append([name, *rates, difference, *map(percent, shares)])
+    head = ["case", "TAR at 1e-3", "rank-1", "strangers", "against *as shipped*"]
+    head += ["attempts labelled", "labels right", "samples right"]
+    about = (
+        "One thing changed at a time, on the worn sensor, fused, percent. *Attempts labelled* is the coverage: the "
+        "share of the attempts asked about that the teacher names; *labels right* of those names, *samples right* of "
+        "all that is learnt from. *margin m* names whoever leads by m in cosine, however far away; *within k nearest* "
+        "is the check of plausibility."
+    )
+    return f"## {title}\n\n{about}\n\n{table(head, rows)}\n\n{made_line(found['made'])}\n"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def cost_section(found: Mapping[str, Any]) -> str:
+    """What a self-distillation costs a device."""
+
+    def shown(cell: Mapping[str, float], unit: float, digits: int) -> str:
+        return (
+            f"{cell['median'] / unit:.{digits}f} ({cell['min'] / unit:.{digits}f} to {cell['max'] / unit:.{digits}f})"
+        )
+
+    training, settings = found["training"], found["settings"]
+    rows = [
+        ["seconds, from the start of the process to its result", shown(training["seconds"], 1, 1)],
+        ["seconds of the loop", shown(training["loop_seconds"], 1, 1)],
+        ["most memory ever held, MiB", shown(training["peak_bytes"], 2**20, 0)],
+    ]
+    steps = [[name, shown(one["seconds"], 1e-3, 1), shown(one["ratio"], 1, 2)] for name, one in found["step"].items()]
+    parts = [
+        "## What a training costs a device",
+        f"{settings['samples']} samples of {settings['persons']} persons, "
+        f"{settings['self_distillation']['steps']} steps, one thread; "
+        f"median (least to greatest) of {settings['repeats']} runs.",
+        table(["one training", ""], rows),
+        table(["one step", "ms", "ratio to plain fine-tuning"], steps),
+        f"Load average {found['load']['before'][0]:.1f} before, {found['load']['after'][0]:.1f} after. "
+        + made_line(found["made"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def sensor_table(found: Mapping[str, Any]) -> str:
+    """Captures and masters a second."""
+    rows = [
+        [job, processes, *(f"{r[k]['mean']:,.0f} ± {r[k]['sd']:,.0f}" for k in ("per_second", "per_cpu_second"))]
+        for job, by in found["results"].items()
+        for processes, r in by.items()
+    ]
+    head = ["job", "processes", "a second of the clock", "a second of processor time"]
+    load = f"load average {found['load']['before'][0]:.1f} before, {found['load']['after'][0]:.1f} after"
+    about = f"Items a second, mean ± standard deviation over {found['repeats']} repeats, one thread a process; {load}."
+    return f"{about} {made_line(found['made'])}\n\n{table(head, rows)}"
+
+
+def face_table(found: Mapping[str, Any]) -> str:
+    """Error rates of the face teacher by preparation."""
+    names = {
+        "squeezed": "squeezed to 150x150, no detector (comparison only)",
+        "aligned": "aligned (default)",
+        "site": "aligned, `for_site`",
+        "site-equalised": "aligned, `for_site`, equalised",
+    }
+    rows = []
+    for mode, result in found["modes"].items():
+        for probes in ("as-captured", "hard-light"):
+            rates = [cell(result[probes][k]) for k in ("rank1", "tar_at_fmr_0.01", "tar_at_fmr_0.001")]
+            seen = percent(result[probes]["face_found"]) if mode != "squeezed" else "–"
+            rows.append([names[mode], probes, *rates, seen, f"{result['seconds_per_capture']:.2f}"])
+    head = ["preparation", "probes", "rank-1", "TAR at FMR 1e-2", "TAR at FMR 1e-3", "face found", "s a capture"]
+    return f"{made_line(found['made'])}\n\n{table(head, rows)}"
+
+
+SECTIONS |= {
+    "choices-synthetic": partial(choices_section, "Choosing and using labels: synthetic fingerprints"),
+    "choices-images-train": partial(choices_section, "Choosing and using labels: ORL faces, trained teacher"),
+    "self_distillation": cost_section,
+}
+TABLES = {
+    ROOT / "docs" / "sensor.md": ("sensor", sensor_table),
+    ROOT / "docs" / "teachers" / "face.md": ("face_teacher", face_table),
+}
+"""Pages in which one table is made, from which file and how."""
+
+
 def read(name: str) -> Any:
     """A result file; None where it was not made yet."""
     path = RESULTS / f"{name}.json"
@@ -177,8 +275,7 @@ def page() -> str:
 
 
 def readme() -> str:
-    """README.md with its table renewed."""
-    text = README.read_text()
+    """The tables of README.md."""
     parts = []
     for name, title in (
         ("demo-synthetic", "`make demo`, synthetic fingerprints"),
@@ -188,17 +285,23 @@ def readme() -> str:
         result = read(name)
         if result is not None:
             parts.append(f"{title} ({made_line(result['made']).rstrip('.')}):\n\n{demo_table(result)}")
-    before, rest = text.split(START, 1)
+    return "\n\n".join(parts)
+
+
+def renewed(path: Path, made: str) -> str:
+    """The text of a page with what is between its two marks renewed."""
+    before, rest = path.read_text().split(START, 1)
     _, after = rest.split(END, 1)
-    return before + START + "\n\n" + "\n\n".join(parts) + "\n\n" + END + after
+    return f"{before}{START}\n\n{made}\n\n{END}{after}"
 
 
 def main() -> int:
-    """Write or check both pages."""
+    """Write or check all pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    wanted = {PAGE: page(), README: readme()}
+    wanted = {PAGE: page(), README: renewed(README, readme())}
+    wanted |= {path: renewed(path, make(read(name))) for path, (name, make) in TABLES.items()}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if args.check:
         for path in stale:

@@ -17,7 +17,8 @@ from torch.nn import functional
 from toy_networks import TOY, one_hot, toy_student
 
 from device_sim.conditions import LabelCondition, TrainingCondition
-from device_sim.device import Device, DeviceKeys, DeviceSettings
+from device_sim.device import Device
+from device_sim.device_settings import DeviceKeys, DeviceSettings
 from device_sim.fleet import Release
 from device_sim.gate import GateRules
 from device_sim.generations import Generations

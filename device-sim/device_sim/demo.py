@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -14,15 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from device_sim.conditions import LabelCondition, TrainingCondition, Window
 from device_sim.device_settings import DeviceSettings
 from device_sim.fleet import DAY_S, EPOCH_S, NIGHT_S, Observer, Post, install, simulate
 from device_sim.ledger import Ledger
 from device_sim.measuring import WHO, Measured, curve, distributions, pooled
 from device_sim.models import ImageTraining, Models, Progress, continued, from_images, shipped
-from device_sim.results import FROZEN, SELF_DISTILLED, TEACHER, Made, Result, TableRow
+from device_sim.provenance import made
+from device_sim.results import FROZEN, SELF_DISTILLED, TEACHER, Result, TableRow
 from device_sim.site import ImageDrift, SiteSize, image_site, readable, synthetic_site
 from tutelage.labelling import Teacher
 from tutelage.manifest import Manifest, Split
@@ -165,38 +162,6 @@ def _result(
     )
 
 
-def made(seeds: Sequence[int], date: str) -> Made:
-    """With what a result is made on this machine."""
-    return Made(
-        commit=_commit(),
-        machine=f"{_processor()}, {torch.get_num_threads()} threads",
-        python=platform.python_version(),
-        torch=torch.__version__,
-        seeds=tuple(seeds),
-        date=date,
-    )
-
-
-def _commit() -> str:
-    """The commit this code is of, where it lies in a checkout."""
-    words = ["git", "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)  # noqa: S603
-    except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
-
-
-def _processor() -> str:
-    """Model of the processor, as far as the system tells."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.machine()
-
-
 def _plain(value: Any) -> Any:
     """Settings as JSON takes them."""
     if isinstance(value, dict):
@@ -204,6 +169,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-__all__ = ["DemoSettings", "made", "run_demo"]

@@ -93,6 +93,9 @@ class Device:
         )
         if booted.skipped:
             self._tell(EventKind.GENERATION_REVERTED, _with_skipped("at the start", booted), {})
+        told = store.last_event(EventKind.RELEASE_INSTALLED)
+        if booted.generation.is_released and (told is None or told.generation != self.model.version):
+            self._tell(EventKind.RELEASE_INSTALLED, "the cloud released it", {})
         self._attempts = AttemptCounter.replayed(
             self.settings.sampling.retries,
             store.decisions(after=store.next_decision_id() - _REMEMBERED),
@@ -356,11 +359,16 @@ class Device:
         verdict = self._attempts.verdict(self.settings.watch) if ended else None
         if verdict is None or verdict.decision is WatchDecision.KEEP_WATCHING:
             return
-        if verdict.decision is WatchDecision.REVERT:
-            self.revert(verdict.reason, verdict.numbers)
+        if verdict.decision is WatchDecision.PASSED:
+            self._attempts.settle()
+            self._tell(EventKind.WATCH_PASSED, verdict.reason, verdict.numbers)
             return
-        self._attempts.settle()
-        self._tell(EventKind.WATCH_PASSED, verdict.reason, verdict.numbers)
+        try:
+            self.revert(verdict.reason, verdict.numbers)
+        except (PackageError, StorageError) as error:
+            # Told once and not tried again at every capture; whoever reads it can install a release.
+            self._attempts.settle()
+            self._tell(EventKind.REVERT_FAILED, f"{verdict.reason}; {error.message}", verdict.numbers)
 
     def revert(self, reason: str, numbers: Mapping[str, float] | None = None) -> None:
         """Go back to the last good generation, or to the released version; `numbers` are what the `reason` rests on.
@@ -377,8 +385,8 @@ class Device:
 
     def _watched_generation(self) -> str:
         """The local generation whose watch was not over when the device stopped; empty if there is none."""
-        version = self.model.version
-        settled = (self.store.last_event(k) for k in (EventKind.WATCH_PASSED, EventKind.GENERATION_REVERTED))
+        version, ends = self.model.version, (EventKind.WATCH_PASSED, EventKind.REVERT_FAILED)
+        settled = (self.store.last_event(kind) for kind in (*ends, EventKind.GENERATION_REVERTED))
         watched = "+" in version and not any(event and event.generation == version for event in settled)
         return version if watched else ""
 
@@ -389,6 +397,3 @@ class Device:
 def _with_skipped(reason: str, booted: Booted) -> str:
     """`reason`, and what had to be stepped over on disk."""
     return "; ".join([reason, *(f"{skip.name}: {skip.reason}" for skip in booted.skipped)])
-
-
-__all__ = ["Device", "DeviceKeys", "DeviceSettings"]

@@ -12,14 +12,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from device_sim.demo import made
 from device_sim.evaluation.compare import METHODS, cases, run, summarise
 from device_sim.evaluation.grounds import ImageGrounds
 from device_sim.evaluation.present import exits_figure, markdown, summary_table
 from device_sim.learning import LearningRules
-from device_sim.site import ImageDrift
+from device_sim.models import ImageTraining
+from device_sim.provenance import made
+from device_sim.site import ImageDrift, readable
 from tutelage.errors import UsageError
-from tutelage.files import atomic_write
+from tutelage.files import atomic_write, storage_error
 from tutelage.manifest import Manifest
 from tutelage.nn.self_distil import SelfDistillation
 
@@ -35,16 +36,25 @@ def compare_on_images(
     wrong: Sequence[float],
     wear: float,
     as_json: bool,
+    training: ImageTraining | None = None,
 ) -> None:
     """Compare `methods` on `manifest` over `seeds` seeds and write what was found into `out`.
 
+    `training` says how students are made of the images, and teachers where `teacher` is `train`.
+
     Raises:
         UsageError: a method nobody knows.
-        InputError: the manifest has too few persons.
+        StorageError: `out` cannot be made or written.
+        InputError: the manifest has too few persons, or no image can be read.
     """
     if unknown := set(methods) - set(METHODS):
         raise UsageError(f"unknown method {sorted(unknown)[0]!r}; there are: {', '.join(METHODS)}")
-    grounds = ImageGrounds(manifest, teacher, ImageDrift(wear=wear))
+    # Now, for what comes next takes minutes.
+    _make(out)
+    manifest, unreadable = readable(manifest)
+    left_out = {str(skip.row.path): skip.reason for skip in unreadable}
+    left_out |= {skip.person: skip.reason for skip in manifest.skipped}
+    grounds = ImageGrounds(manifest, teacher, ImageDrift(wear=wear), training or ImageTraining())
     wanted = cases(methods or METHODS, wrong, rules=(True,))
     settings, learning = SelfDistillation(), LearningRules()
     with Progress(console=console, transient=True) as progress:
@@ -62,6 +72,7 @@ def compare_on_images(
         "made": asdict(made(range(seeds), datetime.now(UTC).isoformat(timespec="seconds"))),
         "teacher": teacher,
         "wear": wear,
+        "left_out": left_out,
         "settings": asdict(settings),
         "learning": asdict(learning),
     }
@@ -71,6 +82,15 @@ def compare_on_images(
     exits_figure(summary, list(summary)).savefig(drawing, format="svg")
     atomic_write(out / "comparison.svg", drawing.getvalue())
     console.print(summary_table(summary))
+    for what, reason in left_out.items():
+        console.print(f"left out: {what}: {reason}", markup=False)
     console.print(f"written: {out / 'comparison.json'}, comparison.md, comparison.svg")
     if as_json:
         print(json.dumps({**about, "summary": summary}))  # noqa: T201
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder, "made") from error

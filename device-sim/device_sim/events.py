@@ -23,7 +23,6 @@ class EventKind(StrEnum):
     LABEL_STORED = "label-stored"
     LABEL_ABSTAINED = "label-abstained"
     TRAINING_STARTED = "training-started"
-    TRAINING_CHECKPOINT = "training-checkpoint"
     TRAINING_RESUMED = "training-resumed"
     TRAINING_FINISHED = "training-finished"
     TRAINING_FAILED = "training-failed"
@@ -31,6 +30,7 @@ class EventKind(StrEnum):
     GATE_FAILED = "gate-failed"
     GENERATION_SWAPPED = "generation-swapped"
     GENERATION_REVERTED = "generation-reverted"
+    REVERT_FAILED = "revert-failed"
     WATCH_PASSED = "watch-passed"
     RELEASE_INSTALLED = "release-installed"
 

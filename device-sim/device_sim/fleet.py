@@ -18,7 +18,8 @@ import numpy as np
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from device_sim.device import Device, DeviceKeys, DeviceSettings
+from device_sim.device import Device
+from device_sim.device_settings import DeviceKeys, DeviceSettings
 from device_sim.generations import Generations
 from device_sim.recognition import Recognition
 from device_sim.site import STRANGER, Attempt, Site

@@ -20,9 +20,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from device_sim.demo import made
 from device_sim.drift import conditions_at_wear
 from device_sim.masters import grow_masters
+from device_sim.provenance import made
 from device_sim.sensor import Presses, Sensor
 from device_sim.site import impostor_set
 from device_sim.synthetic import FULL_RANGE, GOOD_SENSORS, FingerprintBatches, FingerprintTeaching

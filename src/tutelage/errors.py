@@ -19,6 +19,7 @@ do about it; it never carries pixels, features or keys.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -98,10 +99,20 @@ class TutelageError(Exception):
         self.code = code
         self.message = message
 
+    def __reduce__(self) -> tuple[Callable[..., TutelageError], tuple[type[TutelageError], Code, str]]:
+        """Errors cross between processes of one program whatever their own constructors take."""
+        return _remade, (type(self), self.code, self.message)
+
     @property
     def exit_code(self) -> int:
         """Exit status the command line ends with."""
         return CATALOGUE[self.code].exit_code
+
+
+def _remade(kind: type[TutelageError], code: Code, message: str) -> TutelageError:
+    error = kind.__new__(kind)
+    TutelageError.__init__(error, code, message)
+    return error
 
 
 class UsageError(TutelageError):

@@ -143,7 +143,15 @@ def test_a_worn_device_learns_and_recognises_again(life: ToyLife):
     assert isinstance(verdict, Verdict), verdict
     assert verdict.passed, verdict.reasons
     told = list(dict.fromkeys(life.kinds()))
-    order = ["enrolled", "sample-kept", "labels-asked", "label-stored", "training-started", "training-finished"]
+    order = [
+        "release-installed",
+        "enrolled",
+        "sample-kept",
+        "labels-asked",
+        "label-stored",
+        "training-started",
+        "training-finished",
+    ]
     assert [kind for kind in told if kind != "sample-quarantined"] == [*order, "gate-passed", "generation-swapped"]
     assert life.device.model.version == str(life.device.generations.current) == "v1+1"
     assert life.device.model.gallery.persons == frozen.gallery.persons
@@ -550,6 +558,12 @@ def test_a_student_that_people_are_worse_off_with_is_reverted(lived: ToyLife):
     lived.live(1, 0.0)
 
 
+def test_a_release_is_told_of_once(life: ToyLife):
+    life.restart()
+    told = [e.generation for e in life.device.store.events() if e.kind is EventKind.RELEASE_INSTALLED]
+    assert told == ["v1"]
+
+
 def test_a_student_that_nobody_is_worse_off_with_stays_also_after_a_restart(lived: ToyLife):
     having(lived, watch=WatchRules(window_captures=40, min_captures=10))
     lived.live(5, 0.0)
@@ -570,6 +584,26 @@ def test_with_nothing_to_go_back_to_the_present_student_stays(lived: ToyLife):
     assert lived.device.model.version == "v1"
     assert "generation-reverted" not in lived.kinds()
     assert lived.device.recognise(finger(0, 60)).match.person is not None
+
+
+def test_a_revert_with_nothing_to_go_back_to_is_told_once(lived: ToyLife):
+    having(lived, watch=WatchRules(window_captures=60, min_captures=10))
+    lived.live(8, 0.0)
+    swapped(lived)
+    running = lived.device.model.digest.partition(":")[2]
+    for path in (lived.folder / "students").glob("*.tutelage"):
+        if path.stem != running:
+            path.write_bytes(b"")
+    for stranger in STRANGERS:
+        lived.attempt(stranger)
+    assert lived.device.model.version == "v1+1"
+    (reason,) = reasons(lived, EventKind.REVERT_FAILED)
+    assert "attempts failed" in reason
+    assert "holds no student to use" in reason
+    lived.restart()
+    for stranger in STRANGERS:
+        lived.attempt(stranger)
+    assert lived.kinds().count("revert-failed") == 1
 
 
 # Damage

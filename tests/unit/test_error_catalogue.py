@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import pickle
 from pathlib import Path
 
 import pytest
 from source_tree import ROOT
 
 from tutelage import errors
-from tutelage.errors import CATALOGUE, Code, TutelageError
+from tutelage.errors import (
+    CATALOGUE,
+    Code,
+    InputError,
+    MissingExtraError,
+    PersonError,
+    SpaceMismatchError,
+    TutelageError,
+    UsageError,
+)
 
 PAGE = ROOT / "docs/errors.md"
 
@@ -69,3 +79,18 @@ def test_the_generator_notices_and_mends_a_page_out_of_date(generator, tmp_path:
 def test_every_error_class_is_drawn_in_the_tree_of_the_module():
     classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, TutelageError)]
     assert {c.__name__ for c in classes if c.__name__ not in errors.__doc__} == set()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError(Code.DATA_INSUFFICIENT, "too few"),
+        UsageError("no such word"),
+        PersonError("anna"),
+        SpaceMismatchError("a", "b"),
+        MissingExtraError("face", "a face teacher"),
+    ],
+)
+def test_an_error_comes_whole_out_of_another_process(error: TutelageError):
+    found = pickle.loads(pickle.dumps(error))
+    assert (type(found), found.code, found.message, str(found)) == (type(error), error.code, error.message, str(error))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,20 @@ class Case:
     """Sample rules, abstention and the check of plausibility on, or all off."""
     oracle: bool = False
     """Perfect labels instead of the teacher's."""
+    learning: LearningRules | None = None
+    """How labels are used; None as in the other cases."""
+    negatives: bool = True
+    """Whether the student is trained against the impostor set's negatives."""
+    margin: float | None = None
+    """Least margin of a teacher's label, at any cosine; None for the ground's policy of abstention."""
+    title: str = ""
+    """For tables and files; empty for one made of the method, the labels and the rules."""
 
     @property
     def name(self) -> str:
         """For tables and files."""
+        if self.title:
+            return self.title
         labels = "perfect labels" if self.oracle else f"{self.wrong:.0%} wrong"
         return f"{self.method}, {labels}, rules {'on' if self.rules else 'off'}"
 
@@ -82,17 +92,19 @@ def run_seed(
     side = ground.student.spec.side
     comparison = Comparison(ground.site, SiteInputs.of(ground.site, side), ground.student, settings, learning)
     model = frozen_model(ground, comparison.inputs)
-    streams = {on: _stream(ground, model, on) for on in {case.rules for case in wanted}}
+    streams = {on: play(ground.site, model, SampleRules() if on else None) for on in {case.rules for case in wanted}}
+    answers = {c: _answers(ground, streams[c[0]], *c) for c in {(case.rules, case.margin) for case in wanted}}
     rows = []
-    for number, case in enumerate(wanted):
-        played, answers = streams[case.rules]
-        rng = np.random.default_rng([seed, 14, number])
-        selection = select(played, answers, model, learning, wrong=case.wrong, checked=case.rules, rng=rng)
-        samples = perfect(played, learning) if case.oracle else [o.labelled for o in selection.kept]
-        found = comparison.run(case.method, samples, seed)
+    for case in wanted:
+        played, rules = streams[case.rules], case.learning or learning
+        rng = np.random.default_rng([seed, 14, round(1000 * case.wrong)])
+        told = answers[case.rules, case.margin]
+        selection = select(played, told, model, rules, wrong=case.wrong, checked=case.rules, rng=rng)
+        samples = perfect(played, rules) if case.oracle else [o.labelled for o in selection.kept]
+        found = replace(comparison, learning=rules, negatives=case.negatives).run(case.method, samples, seed)
         rates = {state: {r: v.as_json() for r, v in by.items()} for state, by in found.items()}
         rows.append(
-            {"seed": seed, "case": asdict(case), "name": case.name, "rates": rates, **_account(selection, played)}
+            {"seed": seed, "case": asdict(case), "name": case.name, "rates": rates, **_account(selection, played, told)}
         )
     return rows
 
@@ -111,20 +123,22 @@ def frozen_model(ground: Ground, inputs: SiteInputs) -> RunningModel:
     )
 
 
-def _stream(ground: Ground, model: RunningModel, rules: bool) -> tuple[Played, list[LabelAnswer]]:
-    """The stream as the frozen student met it, and the teacher's answers on its failures."""
+def _answers(ground: Ground, played: Played, rules: bool, margin: float | None) -> list[LabelAnswer]:
+    """The teacher's answers on the failures of a stream."""
     policy = ground.policy if rules else AbstentionPolicy(-1.0, 0.0, group=ground.policy.group)
+    if margin is not None:
+        policy = replace(policy, min_cosine=-1.0, min_margin=margin)
     labeller = GalleryLabeller(ground.teacher, policy)
     references = ground.site.references
     for person in ground.site.persons:
         captures = [c for p, c in zip(references.persons, references.captures, strict=True) if p == person]
         labeller.enrol(person, captures)
-    played = play(ground.site, model, SampleRules() if rules else None)
-    return played, labeller.label([captures for _, captures in played.attempts])
+    return labeller.label([captures for _, captures in played.attempts])
 
 
-def _account(selection: Selection, played: Played) -> dict[str, Any]:
+def _account(selection: Selection, played: Played, told: Sequence[LabelAnswer]) -> dict[str, Any]:
     """Numbers about labels and samples for a row."""
+    named = [a.person == truth for (truth, _), a in zip(played.attempts, told, strict=True) if a.person is not None]
     return {
         "samples": len(selection.kept),
         "first": len(played.first),
@@ -132,6 +146,8 @@ def _account(selection: Selection, played: Played) -> dict[str, Any]:
         "abstained": selection.abstained,
         "quarantined": selection.quarantined,
         "precision": selection.precision,
+        "coverage": len(named) / len(told) if told else None,
+        "label_precision": float(np.mean(named)) if named else None,
     }
 
 
