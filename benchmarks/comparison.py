@@ -31,16 +31,29 @@ from tutelage.manifest import read_manifest, split_folder
 from tutelage.nn.self_distil import SelfDistillation
 
 WRONG = (0.0, 0.1, 0.2)
-PAIRS = (
-    ("classify, 0% wrong, rules on", "last-exit, 0% wrong, rules on", "exit1"),
-    ("patent, 0% wrong, rules on", "last-exit, 0% wrong, rules on", "exit1"),
-    ("patent, 0% wrong, rules on", "classify, 0% wrong, rules on", "exit1"),
-    ("patent, 0% wrong, rules on", "classify, 0% wrong, rules on", "fused"),
-    ("classify, 0% wrong, rules on", "last-exit, 0% wrong, rules on", "fused"),
-    ("byot, 0% wrong, rules on", "classify, 0% wrong, rules on", "fused"),
-    ("eed, 0% wrong, rules on", "classify, 0% wrong, rules on", "fused"),
-    ("classify, 20% wrong, rules on", "classify, 20% wrong, rules off", "fused"),
+PAIRS = tuple(
+    (f"{case}, rules on", f"{other}, rules {rules}", readout)
+    for case, other, rules, readout in (
+        ("classify, 0% wrong", "last-exit, 0% wrong", "on", "exit1"),
+        ("patent, 0% wrong", "last-exit, 0% wrong", "on", "exit1"),
+        ("patent, 0% wrong", "classify, 0% wrong", "on", "exit1"),
+        *(
+            pair
+            for readout in ("exit4", "fused")
+            for pair in (
+                ("classify, 0% wrong", "frozen, 0% wrong", "on", readout),
+                ("classify, 0% wrong", "template, 0% wrong", "on", readout),
+                ("classify, 0% wrong", "last-exit, 0% wrong", "on", readout),
+                ("patent, 0% wrong", "classify, 0% wrong", "on", readout),
+                ("byot, 0% wrong", "classify, 0% wrong", "on", readout),
+                ("eed, 0% wrong", "classify, 0% wrong", "on", readout),
+                ("classify, 20% wrong", "classify, 20% wrong", "off", readout),
+                ("patent, 20% wrong", "patent, 20% wrong", "off", readout),
+            )
+        ),
+    )
 )
+"""What is tested against what, and on which readout."""
 
 BASE = "as shipped"
 MARGINS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -89,7 +102,8 @@ def main() -> None:
     settings, learning = SelfDistillation(), LearningRules()
     methods, wrong = args.methods.split(","), [float(w) for w in args.wrong.split(",")]
     wanted = choices(settings.preset) if args.study == "choices" else cases(methods, wrong)
-    pairs = [(case.name, BASE, "fused") for case in wanted if case.title not in ("", BASE)] or PAIRS
+    changed = [case.name for case in wanted if case.title not in ("", BASE)]
+    pairs = [(name, BASE, readout) for readout in ("exit4", "fused") for name in changed] or PAIRS
     started = time.monotonic()
     rows = run(range(args.seeds), grounds, wanted, settings, learning, processes=args.processes, progress=_say(started))
     summary = summarise(rows)

@@ -14,7 +14,7 @@ from device_sim.site import SiteSize
 from tutelage.biometrics.error_rates import clopper_pearson
 from tutelage.nn.self_distil import SelfDistillation
 
-SIZE = SiteSize(wear=0.5)
+SIZE = SiteSize()
 WANTED = {
     "frozen": Case("frozen"),
     "last-exit": Case("last-exit"),
