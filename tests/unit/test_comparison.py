@@ -12,6 +12,7 @@ from device_sim.evaluation.measure import rates
 from device_sim.evaluation.present import cell, markdown, summary_table
 from device_sim.evaluation.selection import Offered, _made_wrong
 from device_sim.learning import Labelled
+from tutelage.biometrics.calibration import Calibration
 from tutelage.nn.packaging import Strangers
 from tutelage.nn.students import READOUTS
 
@@ -69,16 +70,32 @@ def test_rates_are_what_a_slow_count_gives() -> None:
         found = rng.standard_normal((count, 8)).astype(np.float32)
         return found / np.linalg.norm(found, axis=1, keepdims=True)
 
-    references, probes, strangers, impostors = unit(4), unit(10), unit(7), unit(60)
+    references, strangers, impostors = unit(4), unit(7), unit(60)
     owners, truth = ("a", "a", "b", "c"), ("a", "b", "c", "a", "b", "c", "a", "b", "c", "a")
+    # Half of the probes and a stranger lie near a reference, so that no rate is 0 or 1 by itself.
+    probes = unit(10)
+    for row, reference in ((0, 0), (1, 2), (2, 3), (3, 1), (4, 0)):
+        probes[row] = references[reference] + 0.1 * probes[row]
+        probes[row] /= np.linalg.norm(probes[row])
+    strangers[0] = references[3]
     people = Strangers([BLANK] * 60, [f"i{k}" for k in range(60)])
     site = SimpleNamespace(impostors=people, references=SimpleNamespace(persons=owners))
     found = rates(site, references, probes, truth, strangers=strangers, impostors=impostors)  # type: ignore[arg-type]
-    right = 0
-    for probe, person in zip(probes, truth, strict=True):
-        best = max(range(4), key=lambda k: float(probe @ references[k]))
-        right += owners[best] == person
-    assert found.rank1 == pytest.approx(right / 10)
-    assert found.tar_1e3 <= found.tar_1e2
-    assert found.strangers is not None
-    assert 0 <= found.strangers <= 1
+    calibration = Calibration.fit(
+        [float(impostors[i] @ impostors[j]) for i in range(60) for j in range(i)], space="measured", persons=60
+    )
+    limits = {"tar_1e2": float(calibration.cosine_at(20.0)), "tar_1e3": float(calibration.cosine_at(30.0))}
+
+    def nearest(vector: np.ndarray, person: str) -> float:
+        return max(float(vector @ r) for r, owner in zip(references, owners, strict=True) if owner == person)
+
+    pairs = [(nearest(probe, p), p == who) for probe, who in zip(probes, truth, strict=True) for p in "abc"]
+    for name, limit in limits.items():
+        accepted = [similar >= limit for similar, own in pairs if own]
+        assert getattr(found, name) == pytest.approx(sum(accepted) / 10)
+    matched = [similar >= limits["tar_1e3"] for similar, own in pairs if not own]
+    assert found.fmr_1e3 == pytest.approx(sum(matched) / 20)
+    admitted = [max(nearest(one, p) for p in "abc") >= limits["tar_1e3"] for one in strangers]
+    assert found.strangers == pytest.approx(sum(admitted) / 7)
+    named = [max("abc", key=lambda p, probe=probe: nearest(probe, p)) for probe in probes]
+    assert found.rank1 == pytest.approx(sum(n == t for n, t in zip(named, truth, strict=True)) / 10)
