@@ -25,6 +25,7 @@ from device_sim.evaluation.compare import METHODS, Case, Ground, against, cases,
 from device_sim.evaluation.grounds import ImageGrounds, SyntheticGrounds
 from device_sim.evaluation.present import markdown
 from device_sim.learning import LearningRules
+from device_sim.models import MARGIN
 from device_sim.provenance import made
 from device_sim.site import ImageDrift
 from tutelage.manifest import read_manifest, split_folder
@@ -56,7 +57,8 @@ PAIRS = tuple(
 """What is tested against what, and on which readout."""
 
 BASE = "as shipped"
-MARGINS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+MARGINS = (0.0, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4)
+"""Leads in standard deviations of the cosines between strangers, as `MARGIN`."""
 RANKS = (1, 2, 3, 5, 1000)
 
 
@@ -81,7 +83,7 @@ def choices(preset: str) -> list[Case]:
     for rank in RANKS:
         rules, title = replace(shipped, plausible_rank=rank), f"within {rank} nearest" if rank < 1000 else "unchecked"
         found += [Case(preset, wrong=w, learning=rules, title=f"{title}, {w:.0%} wrong") for w in (0.0, 0.1)]
-    return found + [Case(preset, margin=m, title=f"margin {m:g}") for m in MARGINS]
+    return found + [Case(preset, margin=m / MARGIN, title=f"lead {m:g}") for m in MARGINS]
 
 
 def main() -> None:

@@ -180,8 +180,8 @@ def choices_section(title: str, found: Mapping[str, Any]) -> str:
     about = (
         "One thing changed at a time, on the worn sensor, `exit4`, percent. *Attempts labelled* is the coverage: the "
         "share of the attempts asked about that the teacher names; *labels right* of those names, *samples right* of "
-        "all that is learnt from. *margin m* names whoever leads by m in cosine, however far away; *within k nearest* "
-        "is the check of plausibility."
+        "all that is learnt from. *lead m* names whoever leads by m standard deviations of the cosines between "
+        "strangers, however far away; *within k nearest* is the check of plausibility."
     )
     return f"## {title}\n\n{about}\n\n{table(head, rows)}\n\n{made_line(found['made'])}\n"
 

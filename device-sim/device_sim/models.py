@@ -22,9 +22,10 @@ from device_sim.fleet import Release
 from device_sim.site import Taken
 from device_sim.synthetic import GOOD_SENSORS, FingerprintBatches, FingerprintTeaching, Range
 from device_sim.worn_batches import WornBatches
+from tutelage.biometrics.features import impostor_cosines
 from tutelage.captures import Pixels, to_input
 from tutelage.errors import Code, ManifestError
-from tutelage.labelling import AbstentionPolicy, Teacher
+from tutelage.labelling import AbstentionPolicy, SiteTeacher, Teacher
 from tutelage.manifest import Loaded, Manifest, Split, load_captures
 from tutelage.nn.batches import Augmentation, InputBatches, label_numbers
 from tutelage.nn.distil import CachedTeaching, Distillation, distil
@@ -48,8 +49,9 @@ TEACHER_SENSORS = Range(wear=0.5, dirt=0.5, moisture=0.3, blur=0.8, gain=0.4)
 """Sensors that a teacher of images is trained for."""
 NEGATIVES_EACH = 3
 """Captures of each of the cloud's persons that devices train against."""
-MARGIN = 0.05
-"""Lead in cosine without which a teacher abstains: a starting value, not yet set by the gain it brings."""
+MARGIN = 0.4
+"""Lead without which a teacher abstains, in standard deviations of its cosines between strangers: teachers differ in
+how far they set people apart, and 0.05 is much to one and nothing to another."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,10 @@ def policy_for(teacher: Teacher, strangers: Strangers, fmr: float = 1e-3, margin
     strangers = strangers.unseen
     extraction = teacher.extract(strangers.captures)
     usable = np.flatnonzero(extraction.usable)
-    calibration = calibrate(extraction.features[usable], [strangers.persons[int(i)] for i in usable.tolist()])
-    return AbstentionPolicy(min_cosine=min(1.0, calibration.cosine_at(-10 * float(np.log10(fmr)))), min_margin=margin)
+    features, persons = extraction.features[usable], [strangers.persons[int(i)] for i in usable.tolist()]
+    nearest_allowed = calibrate(features, persons).cosine_at(-10 * float(np.log10(fmr)))
+    lead = margin * float(impostor_cosines(features, persons).std())
+    return AbstentionPolicy(min_cosine=min(1.0, nearest_allowed), min_margin=lead)
 
 
 def _student(package: StudentPackage) -> Student:
@@ -139,6 +143,8 @@ class ImageTraining:
     size: str = "tiny"
     held_out: float = 0.25
     """Share of the cloud's persons that train nothing: they are the strangers of the calibration."""
+    cut_alike: bool = True
+    """Whether all captures are cut in the same way, so that a teacher may learn from the cloud's where faces lie."""
 
 
 def from_images(  # noqa: PLR0917 - in the order in which they are used
@@ -153,6 +159,8 @@ def from_images(  # noqa: PLR0917 - in the order in which they are used
     """
     taught, strangers, teaching_rows = cloud_persons(manifest, seed, training.held_out)
     teacher = teacher or _trained_teacher(teaching_rows, seed, training, progress)
+    if training.cut_alike and isinstance(teacher, SiteTeacher):
+        teacher = teacher.for_site(taught.captures)
     extraction = teacher.extract(taught.captures)
     usable = np.flatnonzero(extraction.usable)
     labels, known = label_numbers([taught.persons[i] for i in usable])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,14 @@ class Teacher(Protocol):
 
     def extract(self, captures: Sequence[Pixels]) -> Extraction:
         """One entry a capture, whatever its size; a capture it cannot use is reported, never raised."""
+
+
+@runtime_checkable
+class SiteTeacher(Teacher, Protocol):
+    """A teacher that can learn from captures of one place how the others of that place are cut."""
+
+    def for_site(self, captures: Sequence[Pixels]) -> Teacher:
+        """The teacher of that place, in the same space; `captures` are all cut as the place's captures are."""
 
 
 @dataclass(frozen=True)

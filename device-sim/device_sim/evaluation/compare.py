@@ -45,7 +45,8 @@ class Case:
     negatives: bool = True
     """Whether the student is trained against the impostor set's negatives."""
     margin: float | None = None
-    """Least margin of a teacher's label, at any cosine; None for the ground's policy of abstention."""
+    """Least lead of a teacher's label as a multiple of that of the ground's policy, at any cosine; None for the policy
+    as it is."""
     title: str = ""
     """For tables and files; empty for one made of the method, the labels and the rules."""
 
@@ -127,7 +128,7 @@ def _answers(ground: Ground, played: Played, rules: bool, margin: float | None) 
     """The teacher's answers on the failures of a stream."""
     policy = ground.policy if rules else AbstentionPolicy(-1.0, 0.0, group=ground.policy.group)
     if margin is not None:
-        policy = replace(policy, min_cosine=-1.0, min_margin=margin)
+        policy = replace(policy, min_cosine=-1.0, min_margin=margin * ground.policy.min_margin)
     labeller = GalleryLabeller(ground.teacher, policy)
     references = ground.site.references
     for person in ground.site.persons:
