@@ -25,7 +25,7 @@ from device_sim.evaluation.compare import METHODS, Case, Ground, against, cases,
 from device_sim.evaluation.grounds import ImageGrounds, SyntheticGrounds
 from device_sim.evaluation.present import markdown
 from device_sim.learning import LearningRules
-from device_sim.models import MARGIN
+from device_sim.models import IMAGE_LEAD, MARGIN
 from device_sim.provenance import made
 from device_sim.site import ImageDrift
 from tutelage.manifest import read_manifest, split_folder
@@ -62,8 +62,11 @@ MARGINS = (0.0, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4)
 RANKS = (1, 2, 3, 5, 1000)
 
 
-def choices(preset: str) -> list[Case]:
-    """What can be chosen about labels and samples, one thing changed at a time; a tenth of the labels wrong in some."""
+def choices(preset: str, lead: float) -> list[Case]:
+    """What can be chosen about labels and samples, one thing changed at a time; a tenth of the labels wrong in some.
+
+    `lead` is that of the policy as shipped.
+    """
     shipped = LearningRules()
     changed = {
         "soft labels": replace(shipped, soft_labels=not shipped.soft_labels),
@@ -83,7 +86,7 @@ def choices(preset: str) -> list[Case]:
     for rank in RANKS:
         rules, title = replace(shipped, plausible_rank=rank), f"within {rank} nearest" if rank < 1000 else "unchecked"
         found += [Case(preset, wrong=w, learning=rules, title=f"{title}, {w:.0%} wrong") for w in (0.0, 0.1)]
-    return found + [Case(preset, margin=m / MARGIN, title=f"lead {m:g}") for m in MARGINS]
+    return found + [Case(preset, margin=m / lead, title=f"lead {m:g}") for m in MARGINS]
 
 
 def main() -> None:
@@ -103,7 +106,8 @@ def main() -> None:
     grounds, about = _grounds(args)
     settings, learning = SelfDistillation(), LearningRules()
     methods, wrong = args.methods.split(","), [float(w) for w in args.wrong.split(",")]
-    wanted = choices(settings.preset) if args.study == "choices" else cases(methods, wrong)
+    lead = MARGIN if args.suite == "synthetic" else IMAGE_LEAD
+    wanted = choices(settings.preset, lead) if args.study == "choices" else cases(methods, wrong)
     changed = [case.name for case in wanted if case.title not in ("", BASE)]
     pairs = [(name, BASE, readout) for readout in ("exit4", "fused") for name in changed] or PAIRS
     started = time.monotonic()

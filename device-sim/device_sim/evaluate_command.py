@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -76,17 +77,22 @@ def compare_on_images(
         "settings": asdict(settings),
         "learning": asdict(learning),
     }
-    atomic_write(out / "comparison.json", json.dumps({**about, "summary": summary, "rows": rows}, indent=1).encode())
-    atomic_write(out / "comparison.md", (markdown(summary) + "\n").encode())
-    drawing = BytesIO()
-    exits_figure(summary, list(summary)).savefig(drawing, format="svg")
-    atomic_write(out / "comparison.svg", drawing.getvalue())
+    _write(out, about, summary, rows)
     console.print(summary_table(summary))
     for what, reason in left_out.items():
         console.print(f"left out: {what}: {reason}", markup=False)
     console.print(f"written: {out / 'comparison.json'}, comparison.md, comparison.svg")
     if as_json:
         print(json.dumps({**about, "summary": summary}))  # noqa: T201
+
+
+def _write(out: Path, about: Mapping[str, Any], summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """The three files of a comparison."""
+    atomic_write(out / "comparison.json", json.dumps({**about, "summary": summary, "rows": rows}, indent=1).encode())
+    atomic_write(out / "comparison.md", (markdown(summary) + "\n").encode())
+    drawing = BytesIO()
+    exits_figure(summary, list(summary)).savefig(drawing, format="svg")
+    atomic_write(out / "comparison.svg", drawing.getvalue())
 
 
 def _make(folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 A sample reaches training only if its label can be believed. Labels of the teacher may be taken as its top choice or as
 its whole distribution, may count by its confidence, and are checked for *plausibility*: the running student, blind as
-it may be on a worn sensor, must not find the named person absurd. The defaults
-are choices that no committed comparison backs yet.
+it may be on a worn sensor, must not find the named person absurd. The defaults are those of docs/results.md that
+measured best, or simplest where nothing tells them apart: soft labels and weights by confidence bring nothing there,
+whole attempts neither help nor harm and give the gate more to judge by, and without the check of plausibility a tenth
+of wrong labels costs more than all losses differ by.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ Progress = Callable[[str, int, int], None]
 
 ASSETS = resources.files("tutelage") / "assets"
 IMAGE_LEAD = 0.2
-"""As `MARGIN`, for a teacher of images, which names the nearest person however far away: a limit of cosine calibrated on
-the few persons of a folder makes it abstain so often that more is lost than wrong labels cost (docs/results.md)."""
+"""As `MARGIN`, for a teacher of images, which names the nearest person however far away: a limit of cosine calibrated
+on the few persons of a folder makes it abstain so often that more is lost than wrong labels cost (docs/results.md)."""
 CONTRAST = 0.22
 """Standard deviation that a standardised image is given before it is held before simulated sensors."""
 TEACHER_SENSORS = Range(wear=0.5, dirt=0.5, moisture=0.3, blur=0.8, gain=0.4)
