@@ -21,15 +21,23 @@ DEV_STAMP := $(VENV)/.installed-dev
 FACE_STAMP := $(VENV)/.installed-face
 FACE_WANTED := $(if $(filter 1 yes true,$(FACE)),$(FACE_STAMP))
 
+# The contracts are linted by buf, which comes from npm; it lies in .venv like everything else that was installed.
+NPM := $(shell command -v npm)
+BUF_VERSION := 1.75.0
+BUF_FOLDER := $(VENV)/buf-$(BUF_VERSION)
+BUF := $(BUF_FOLDER)/node_modules/.bin/buf
+NO_NPM := protos/ was not linted: buf needs npm (on Debian and Ubuntu apt-get install npm). Where CI is set this fails.
+AGAINST ?= main
+
 LAYOUT_TESTS := tests/unit/test_layout.py tests/unit/test_boundaries.py tests/unit/test_repository_words.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv face demo test check fmt bench clean
+.PHONY: help venv face demo test check fmt bench clean proto proto-check proto-lint proto-breaking
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  ARGS=... goes to demo and bench, PYTEST_ARGS=... to test; FACE=1 adds the public face teacher to any of them"
 
 venv: $(DEV_STAMP) $(FACE_WANTED) ## install everything a developer needs into .venv
@@ -42,7 +50,7 @@ demo: $(DEMO_STAMP) $(FACE_WANTED) ## watch devices lose accuracy and recover; A
 test: $(DEV_STAMP) $(FACE_WANTED) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
-check: $(DEV_STAMP) ## format, lint, types, layout, boundaries; changes nothing
+check: $(DEV_STAMP) proto-lint proto-check ## format, lint, types, layout, boundaries, contracts; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -60,6 +68,18 @@ bench: $(DEMO_STAMP) $(FACE_WANTED) ## measure: BENCH=NAME runs benchmarks/NAME.
 	@test -f "benchmarks/$(BENCH).py" || { echo "name one with BENCH=: $(BENCHES)" >&2; exit 2; }
 	$(BIN)/python benchmarks/$(BENCH).py $(ARGS)
 
+proto: $(DEV_STAMP) ## write src/tutelage/api anew from protos/
+	$(BIN)/python protos/generate.py
+
+proto-check: $(DEV_STAMP) ## tell whether src/tutelage/api is what protos/ gives; changes nothing
+	$(BIN)/python protos/generate.py --check
+
+proto-lint: $(if $(NPM),$(BUF)) ## lint protos/ with buf
+	$(if $(NPM),$(BUF) lint,@echo "$(NO_NPM)" >&2; test -z "$$CI")
+
+proto-breaking: $(BUF) ## tell what in protos/ breaks callers of the branch AGAINST=main
+	$(BUF) breaking --against '.git#branch=$(AGAINST)'
+
 clean: ## remove caches and build output (.venv and out/ stay)
 	rm -rf .mypy_cache .pytest_cache .ruff_cache build dist device-sim/build device-sim/dist
 	find src device-sim tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
@@ -69,12 +89,15 @@ $(BIN)/pip:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { echo "on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
+$(BUF):
+	npm install --loglevel=error --no-save --no-audit --no-fund --prefix $(BUF_FOLDER) @bufbuild/buf@$(BUF_VERSION)
+
 $(DEMO_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
 	$(INSTALL) -e '.[torch]' -e device-sim
 	@touch $@
 
 $(DEV_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
-	$(INSTALL) -e '.[dev,torch]' -e device-sim
+	$(INSTALL) -e '.[dev,grpc,torch]' -e device-sim
 	@touch $@ $(DEMO_STAMP)
 
 $(FACE_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
