@@ -261,7 +261,7 @@ SECTIONS |= {
         choices_section,
         "Choosing and using labels: ORL faces, trained teacher",
         "*As shipped* still abstained below the cosine that one stranger in 100 reaches; these figures are why it no "
-        "longer does, and why a lead of 0.2 is enough.",
+        "longer does, and why a lead of 0.2 is enough.\n\n![What labels are worth by coverage](images/coverage.png)",
         "fused",
     ),
     "self_distillation": cost_section,

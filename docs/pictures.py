@@ -1,11 +1,12 @@
 """Draws the pictures of the pages from scratch: `python docs/pictures.py` writes them to `docs/images/`.
 
-Only synthetic fingerprints are shown; no picture here is of a living person.
+Only synthetic fingerprints and figures are shown; no picture here is of a living person.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from matplotlib.figure import Figure
 from device_sim.drift import conditions_at_wear
 from device_sim.masters import draw_pattern, grow_masters
 from device_sim.plot_style import MUTED, as_png
+from device_sim.plots import coverage_figure
 from device_sim.sensor import Presses, Sensor
 from tutelage.captures import Pixels
 from tutelage.files import atomic_write
 
 IMAGES = Path(__file__).with_name("images")
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 SEED = 21
 PERSONS = (33, 28, 6, 12, 1, 7)
 WEARS = (0.0, 0.2, 0.4, 0.6)
@@ -52,6 +55,24 @@ def sensor_drift() -> Figure:
     return figure
 
 
+def coverage() -> Figure:
+    """What the teacher's labels are worth as it abstains less, from the committed study on real images."""
+    found = json.loads((RESULTS / "choices-images-train.json").read_text())
+    rows = [row for row in found["rows"] if row["name"].startswith("lead ")]
+    curves: dict[str, list[tuple[float, float]]] = {"labels that are right": [], "nearest person right": []}
+    curves["accepted at FMR 1e-2"] = []
+    for name in dict.fromkeys(row["name"] for row in rows):
+        of_case = [row for row in rows if row["name"] == name]
+        share = float(np.mean([row["coverage"] for row in of_case]))
+        right = [row["label_precision"] for row in of_case if row["label_precision"] is not None]
+        worn = found["summary"][name]["worn"]["fused"]
+        if right:
+            curves["labels that are right"].append((share, float(np.mean(right))))
+        curves["nearest person right"].append((share, worn["rank1"]["mean"]))
+        curves["accepted at FMR 1e-2"].append((share, worn["tar_1e2"]["mean"]))
+    return coverage_figure(curves)
+
+
 def _show(axes: Axes, capture: Pixels) -> None:
     """One capture with the full range of greys, pixels as they are, thinly framed."""
     axes.imshow(np.asarray(capture), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -68,6 +89,7 @@ def main() -> None:
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "sensor-drift.png", as_png(sensor_drift()))
+    atomic_write(folder / "coverage.png", as_png(coverage()))
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def timeline_figure(timeline: Mapping[str, Sequence[DayPoint]]) -> Figure:
 
 
 def coverage_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
-    """Label precision by coverage: points (share of attempts labelled, share of those labels that are right)."""
+    """What labels are worth by coverage: points (share of attempts labelled, label precision or accuracy gained)."""
     figure, axes = _single(6.4, 4.2)
     shown = {name: sorted(points) for name, points in curves.items() if len(points)}
     for (name, points), style in zip(shown.items(), styles(shown), strict=True):
@@ -118,10 +118,10 @@ def coverage_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figu
     axes.set_xlim(0.0, 1.0)
     axes.set_ylim(top=1.0)
     axes.set_xlabel("coverage: attempts that got a label")
-    axes.set_ylabel("precision: labels that are right")
+    axes.set_ylabel("share")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    legend_above(figure, columns=3)
+    legend_above(figure, columns=2)
     return figure
 
 
