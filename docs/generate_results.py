@@ -296,7 +296,27 @@ def readme() -> str:
         result = read(name)
         if result is not None:
             parts.append(f"{title} ({made_line(result['made']).rstrip('.')}):\n\n{demo_table(result)}")
+    parts.append(ways_to_learn(read("comparison-synthetic")))
     return "\n\n".join(parts)
+
+
+def ways_to_learn(found: Mapping[str, Any]) -> str:
+    """The short form of a comparison: what each way to learn brings, and what wrong labels leave of it."""
+    names = ("frozen", "template", "last-exit", "byot", "eed", "classify", "patent")
+    cases = [(name, f"{name}, 0% wrong, rules on") for name in names]
+    cases += [("patent, a fifth of the labels wrong", "patent, 20% wrong, rules on")]
+    cases += [("the same without the rules", "patent, 20% wrong, rules off")]
+    cases += [("patent, perfect labels", "patent, perfect labels, rules on")]
+    rows = []
+    for title, name in cases:
+        worn = found["summary"][name]["worn"]
+        tars = [cell(worn[readout]["tar_1e3"]) for readout in ("exit1", "exit4", "fused")]
+        rows.append([title, *tars, cell(worn["exit4"]["strangers"])])
+    about = (
+        "Ways to learn on the worn sensor, genuine captures accepted at FMR 1e-3, percent, mean ± standard deviation "
+        f"over {len(found['made']['seeds'])} seeds ({made_line(found['made']).rstrip('.')}):"
+    )
+    return f"{about}\n\n{table(['', 'first exit', 'last exit', 'fused', 'strangers accepted'], rows)}"
 
 
 def renewed(path: Path, made: str) -> str:
