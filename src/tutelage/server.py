@@ -1,0 +1,234 @@
+"""The one way to serve: a gRPC server whose health is true, which ends without dropping calls and hides its internals.
+
+    async with Server(settings, [Service(NAME, partial(add_XServicer_to_server, servicer), {"redis": redis.ping})]) as server:
+        await server.serve_until_signalled()
+
+Every call of every kind runs inside the same layers, outermost first: the current call (request id, caller), logs,
+those that the program adds (metrics), and innermost the translation of errors. Handlers are async: a coroutine for one
+response, an async generator or a coroutine that uses `context.write` for many; requests of a stream are iterated over.
+
+On SIGTERM or SIGINT health turns to NOT_SERVING, calls are still taken for `drain_notice` so that whoever balances load
+can notice, then no more; running calls get `drain_grace` to end, the rest are cancelled. A second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import TracebackType
+from typing import Annotated, Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from tutelage.calls import ANONYMOUS, Call, Caller, Layer, call_current, calls_logged, request_id_from
+from tutelage.errors import Code, RequestError, ServiceError, SettingsError, Status
+from tutelage.grpc_errors import status_for
+from tutelage.health import Check, watch_health
+from tutelage.settings import Address, Range
+from tutelage.tls import CertificateFiles, Certificates, ServerTls
+
+__all__ = ["MAX_MESSAGE_BYTES", "Server", "ServerSettings", "Service"]
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""A batch of 64 captures of 256x256 that no PNG can shrink, at 16 bits, has 8 MiB; weights travel in chunks."""
+
+KEEPALIVE_TIME_MS = 60_000
+"""A connection on which nothing moved for this long is asked whether it still stands: home routers forget after less
+than five minutes, and a device that lost power never says goodbye."""
+
+KEEPALIVE_TIMEOUT_MS = 20_000
+"""An answer to that question later than this means the connection is gone."""
+
+LEAST_CLIENT_PING_MS = 20_000
+"""Clients that ask more often than this are sent away; ours ask every 30 seconds."""
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", LEAST_CLIENT_PING_MS),
+    ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not half of the load
+)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How a server listens, checks itself and ends."""
+
+    address: Address = field(default_factory=lambda: Address("127.0.0.1", 50_051))
+    """Where calls are taken, as host:port. Only this machine by default; a container sets 0.0.0.0:50051."""
+    concurrent_calls: Annotated[int, Range(1)] = 1_000
+    """Calls answered at once; more are turned away as `service-unavailable` instead of making all of them slow."""
+    health_interval: Annotated[timedelta, Range(0.01, 3_600)] = timedelta(seconds=5)
+    """Seconds between two checks of what the services depend on."""
+    health_timeout: Annotated[timedelta, Range(0.01, 600)] = timedelta(seconds=2)
+    """Seconds after which a dependency that has not answered counts as down."""
+    drain_notice: Annotated[timedelta, Range(0, 600)] = timedelta(seconds=2)
+    """Seconds between NOT_SERVING and the refusal of new calls: what load balancers take to notice."""
+    drain_grace: Annotated[timedelta, Range(0, 3_600)] = timedelta(seconds=20)
+    """Seconds that running calls get to end; with the notice below the 30 that Kubernetes waits before it kills."""
+    tls: ServerTls = field(default_factory=ServerTls)
+    """How the server proves itself and whom it admits."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One gRPC service and what it depends on."""
+
+    name: str
+    """Full name, `tutelage.api.registry.v1.ModelRegistryService`."""
+    add: Callable[[grpc.aio.Server], object]
+    """Adds the servicer: `partial(add_ModelRegistryServiceServicer_to_server, servicer)`."""
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    """Dependencies by name; the service is SERVING only while all of them answer."""
+
+
+class Server:
+    """Serves from `start` to `drain`; a context manager does both."""
+
+    def __init__(self, settings: ServerSettings, services: Sequence[Service], layers: Sequence[Layer] = ()) -> None:
+        """Bind the address; `layers` (metrics, traces) go around every call.
+
+        Must be made inside the event loop that will serve.
+
+        Raises:
+            SettingsError: The address cannot be bound, or the certificates cannot be used.
+        """
+        self._settings = settings
+        self._services = services
+        self._running = _RunningCalls()
+        self._signalled = asyncio.Event()
+        self._draining: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        interceptor = _Interceptor((call_current, calls_logged, *layers, self._running))
+        self._grpc = grpc.aio.server(
+            interceptors=[interceptor], options=OPTIONS, maximum_concurrent_rpcs=settings.concurrent_calls
+        )
+        self._health = health.aio.HealthServicer()
+        self._add_services()
+        self.port = self._bind()
+        """The TCP port that is listened on, chosen by the system where the settings say 0."""
+
+    def _add_services(self) -> None:
+        for service in self._services:
+            service.add(self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        own = [service.name for service in self._services]
+        reflection.enable_server_reflection((*own, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+
+    def _bind(self) -> int:
+        address = str(self._settings.address)
+        credentials = _credentials(self._settings.tls)
+        try:
+            if credentials is None:
+                return self._grpc.add_insecure_port(address)
+            return self._grpc.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise SettingsError(f"calls cannot be taken at {address}: choose an address that is free") from error
+
+    async def start(self) -> None:
+        """Take calls; health is NOT_SERVING until the dependencies have answered."""
+        for name in ("", *(service.name for service in self._services)):
+            await self._report(name, serving=False)
+        await self._grpc.start()
+        self._watching = asyncio.create_task(
+            watch_health(
+                {service.name: service.checks for service in self._services},
+                self._report,
+                interval_s=self._settings.health_interval.total_seconds(),
+                timeout_s=self._settings.health_timeout.total_seconds(),
+            )
+        )
+        structlog.get_logger().info("server started", port=self.port, services=[s.name for s in self._services])
+
+    async def _report(self, service: str, serving: bool) -> None:  # noqa: FBT001 - one of two states, as a callback
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set(service, status)
+
+    async def drain(self) -> None:
+        """End as the settings say: first NOT_SERVING, then no new calls, then nothing; any number of callers may wait."""
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+        await asyncio.shield(self._draining)
+
+    async def _drain(self) -> None:
+        structlog.get_logger().info("server draining", running=self._running.count)
+        if self._watching is not None:
+            self._watching.cancel()
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self._settings.drain_notice.total_seconds())
+        stopping = asyncio.create_task(self._grpc.stop(self._settings.drain_grace.total_seconds()))
+        # Whoever watches health never hangs up: only our own calls are worth the whole grace period.
+        await asyncio.wait([stopping, asyncio.create_task(self._running.ended())], return_when=asyncio.FIRST_COMPLETED)
+        await self.stop()
+        await stopping
+        structlog.get_logger().info("server stopped")
+
+    async def stop(self) -> None:
+        """End at once; running calls are cancelled."""
+        if self._watching is not None:
+            self._watching.cancel()
+        await self._grpc.stop(0)
+
+    async def serve_until_signalled(self) -> None:
+        """Return after SIGTERM or SIGINT, once drained; a second signal cuts that short."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            await self._signalled.wait()
+            await self.drain()
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self) -> None:
+        if self._signalled.is_set():
+            self._cut = asyncio.create_task(self.stop())
+        self._signalled.set()
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.drain()
+
+
+class _RunningCalls:
+    """A layer that counts the calls of our own services; health and reflection hold nobody up."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def __call__(self, call: Call) -> _RunningCalls:
+        return _Uncounted() if call.service.startswith("grpc.") else self
+
+    def __enter__(self) -> None:
+        self.count += 1
+        self._none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+        if not self.count:
+            self._none.set()
+
+    async def ended(self) -> None:
+        """Returns once no call is running."""
+        await self._none.wait()
