@@ -16,9 +16,10 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, aclosing, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -209,7 +210,7 @@ class Server:
         await self.drain()
 
 
-class _RunningCalls:
+class _RunningCalls(AbstractContextManager[None]):
     """A layer that counts the calls of our own services; health and reflection hold nobody up."""
 
     def __init__(self) -> None:
@@ -217,8 +218,8 @@ class _RunningCalls:
         self._none = asyncio.Event()
         self._none.set()
 
-    def __call__(self, call: Call) -> _RunningCalls:
-        return _Uncounted() if call.service.startswith("grpc.") else self
+    def __call__(self, call: Call) -> AbstractContextManager[None]:
+        return nullcontext() if call.service.startswith("grpc.") else self
 
     def __enter__(self) -> None:
         self.count += 1
@@ -232,3 +233,146 @@ class _RunningCalls:
     async def ended(self) -> None:
         """Returns once no call is running."""
         await self._none.wait()
+
+
+class _Interceptor(grpc.aio.ServerInterceptor):
+    """Runs every handler, of each of the four kinds, inside the layers."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._layers = layers
+
+    async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return grpc.stream_unary_rpc_method_handler(self._around(_refuse_unknown, UNKNOWN, UNKNOWN))
+        _, service, method = handler_call_details.method.split("/")
+        make, work = _unwrapped(handler)
+        return make(self._around(work, service, method))
+
+    def _around(self, work: _Work, service: str, method: str) -> _Work:
+        async def answered(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            call = _call(context, service, method)
+            with ExitStack() as stack:
+                for layer in self._layers:
+                    stack.enter_context(layer(call))
+                return await _translated(work, request, context, call)
+
+        return answered
+
+
+_Work = Callable[[Any, Any], Any]
+"""A coroutine function: undecoded request or requests, context -> encoded response, or None after writing many."""
+
+
+async def _translated(work: _Work, request: Any, context: grpc.aio.ServicerContext[Any, Any], call: Call) -> Any:
+    """What `work` answers; its failures leave as the catalogue says."""
+    try:
+        answer = await work(request, context)
+    except grpc.aio.AbortError:  # the handler chose a status by itself
+        call.status = _status_name(context.code(), Status.UNKNOWN)
+        raise
+    except asyncio.CancelledError:
+        remaining = context.time_remaining()
+        over = remaining is not None and remaining <= 0
+        call.status = Status.DEADLINE_EXCEEDED if over else Status.CANCELLED
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises has to become a status
+        status = status_for(error)
+        call.status = _status_name(status.code, Status.UNKNOWN)
+        await context.abort(status.code, status.details, status.trailing_metadata)
+    call.status = _status_name(context.code(), Status.OK)
+    return answer
+
+
+def _status_name(code: Any, otherwise: Status) -> Status:
+    """The catalogue's name of gRPC's `code`, which it gives as a member, a number or not at all."""
+    found = next((known for known in grpc.StatusCode if code in (known, known.value[0])), None)
+    return otherwise if found is None else Status(found.name)
+
+
+def _call(context: grpc.aio.ServicerContext[Any, Any], service: str, method: str) -> Call:
+    sent = context.invocation_metadata() or ()
+    metadata = {key: value for key, value in sent if isinstance(value, str)}
+    return Call(service, method, metadata, _caller(context.auth_context()), request_id_from(metadata))
+
+
+def _caller(proof: Mapping[str, Any]) -> Caller:
+    """Names from the certificate that the client showed; TLS alone, without one, proves nothing about the client."""
+    for keys in (("peer_uri", "peer_dns"), ("x509_common_name",)):
+        names = [name.decode("utf-8", "replace") for key in keys for name in proof.get(key, ())]
+        if names:
+            return Caller(tuple(names))
+    return ANONYMOUS
+
+
+async def _refuse_unknown(_request: Any, _context: Any) -> Any:
+    raise ServiceError(Code.CALL_UNKNOWN, "this server does not have that call: check service, method and version")
+
+
+def _unwrapped(handler: Any) -> tuple[Callable[[_Work], Any], _Work]:
+    """How to make a handler of the same kind, and the work of `handler` with decoding and encoding inside it.
+
+    Outside, gRPC would answer for what cannot be decoded, past the layers and in its own words.
+    """
+    decode = _decoder(handler.request_deserializer)
+    requests = partial(_each, decode) if handler.request_streaming else decode
+    if handler.response_streaming:
+        behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        kinds = (grpc.unary_stream_rpc_method_handler, grpc.stream_stream_rpc_method_handler)
+        make = partial(kinds[handler.request_streaming], response_serializer=handler.response_serializer)
+        return make, partial(_write_all, behaviour, requests)
+    behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
+    kinds_of_one = (grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler)
+    encode = handler.response_serializer or _unchanged
+    return kinds_of_one[handler.request_streaming], partial(_answer_one, behaviour, requests, encode)
+
+
+async def _answer_one(behaviour: _Work, decode: Any, encode: Any, request: Any, context: Any) -> Any:
+    return encode(await behaviour(decode(request), context))
+
+
+async def _write_all(behaviour: _Work, decode: Any, request: Any, context: Any) -> None:
+    answers = behaviour(decode(request), context)
+    if not hasattr(answers, "__aiter__"):
+        await answers  # it writes by itself
+        return
+    async with aclosing(answers):
+        async for answer in answers:
+            await context.write(answer)
+
+
+async def _each(decode: Callable[[bytes], Any], requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield decode(request)
+
+
+def _decoder(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    def decode(raw: bytes) -> Any:
+        if deserializer is None:
+            return raw
+        try:
+            return deserializer(raw)
+        except Exception as error:
+            raise RequestError("the request is not a message of the call's type: send what its .proto says") from error
+
+    return decode
+
+
+def _unchanged(raw: Any) -> Any:
+    return raw
+
+
+def _credentials(tls: ServerTls) -> grpc.ServerCredentials | None:
+    """What `tls` asks for, with files looked at anew for every connection; None for plain text."""
+    if tls.certificate_file is None:
+        return None
+    files = CertificateFiles(certificate=tls.certificate_file, key=tls.key_file, authorities=tls.client_ca_file)
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(files.current()),
+        lambda: _configuration(files.current()),
+        require_client_authentication=tls.client_ca_file is not None,
+    )
+
+
+def _configuration(now: Certificates) -> Any:
+    return grpc.ssl_server_certificate_configuration([(now.key or b"", now.chain or b"")], now.authorities)
