@@ -1,15 +1,15 @@
 """The one way to call a service: a channel that insists on deadlines and raises the errors of the catalogue.
 
-    async with Channel(settings, idempotent=idempotent_methods(DESCRIPTOR.services_by_name["ModelRegistryService"])) as channel:
+    async with Channel(settings, idempotent=idempotent_methods(service_descriptor)) as channel:
         stub = ModelRegistryServiceStub(channel)
         version = await stub.GetVersion(request, timeout=2)
         async for progress in stub.WatchJob(request, timeout=3600): ...
 
 A call is a coroutine, or an async iterator where the service answers with a stream; it begins once it is awaited or
-iterated over, and cancelling that cancels the call. Deadlines are seconds for the call as a whole, tries included. A call
-is tried again where its method is idempotent, its request no stream, no answer has come yet, and the catalogue says that
-the failure may pass. Request ids go along. Certificates that change on disk are used by a new connection under the same
-channel; running calls end on the old one.
+iterated over, and cancelling that cancels the call. Deadlines are seconds for the call as a whole, tries included. A
+call is tried again where its method is idempotent, its request no stream, no answer has come yet, and the catalogue
+says that the failure may pass. Request ids go along. Certificates that change on disk are used by a new connection
+under the same channel; running calls end on the old one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -150,7 +150,7 @@ class Channel:
         return self._many("stream_stream", method, coders, named)
 
     def _one(self, kind: str, method: str, coders: Any, named: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
-        async def call(request: Any, *, timeout: float | None = None, metadata: Metadata = ()) -> Any:  # noqa: ASYNC109
+        async def call(request: Any, *, timeout: float | None = None, metadata: Metadata = ()) -> Any:
             tries = self._tries(kind, method, timeout, metadata)
             while True:
                 try:
@@ -167,7 +167,7 @@ class Channel:
             request: Any,
             *,
             timeout: float | None = None,
-            metadata: Metadata = (),  # noqa: ASYNC109
+            metadata: Metadata = (),
         ) -> AsyncIterator[Any]:
             tries = self._tries(kind, method, timeout, metadata)
             while True:
@@ -193,7 +193,7 @@ class Channel:
         return _Tries(time.monotonic() + timeout, repeatable, (*metadata, *_forwarded(metadata)))
 
 
-async def _answers(running: Any) -> AsyncIterator[Any]:
+async def _answers(running: Any) -> AsyncGenerator[Any, None]:
     """The answers of a running call, which is cancelled when nobody wants more of them."""
     try:
         async for answer in running:

@@ -1,7 +1,7 @@
 """Errors across gRPC: a failure becomes a status with details on one machine and the same typed error on another.
 
-The catalogue decides the status and what may be told. Details are a `google.rpc.ErrorInfo`: reason is the code's name in
-capitals, domain is `tutelage`, and its metadata tells `retryable`. What nobody foresaw becomes `service-failed` with an
+The catalogue decides the status and what may be told. Details are a `google.rpc.ErrorInfo`: reason is the code's name
+in capitals, domain is `tutelage`, and its metadata tells `retryable`. What nobody foresaw becomes `service-failed` with an
 `incident`, an opaque id under which this machine's log has the traceback; nothing else of it is sent.
 """
 
@@ -54,9 +54,9 @@ def status_for(error: Exception) -> grpc.Status:
 
 
 def _frames(error: BaseException) -> str:
-    """Where `error` was raised and from what, as types and lines of code; messages may quote a request and are left out.
+    """Where `error` and what led to it was raised, as types and lines of code, the first cause first.
 
-    Frames of every error in the chain, the first cause first.
+    Messages are left out: they may quote the request.
     """
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     before = _frames(cause) if cause is not None else ""
@@ -98,5 +98,5 @@ def _first_info(value: bytes) -> error_details_pb2.ErrorInfo | None:
     try:
         details = status_pb2.Status.FromString(value).details
         return next((info for detail in details if detail.Unpack(info)), None)
-    except Exception:  # noqa: BLE001 - another machine's bytes; protobuf's decoders differ in what they raise
+    except Exception:
         return None

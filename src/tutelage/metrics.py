@@ -1,7 +1,7 @@
 """Metrics: numbers about a running service that Prometheus collects over HTTP.
 
-Names are `tutelage_<area>_<what>_<unit>`. Labels come from closed sets (services, methods, status codes); never devices,
-persons or anything a caller makes up, which would grow without bound and tell who was where. Every program has its own
+Names are `tutelage_<area>_<what>_<unit>`. Labels come from closed sets (services, methods, status codes), never from
+devices, persons or anything a caller makes up: those grow without bound and tell who was where. Every program has its own
 registry, so that two servers in one process, or two tests, do not count into each other.
 """
 
@@ -31,8 +31,8 @@ class MetricsSettings:
 
     enabled: bool = True
     """Whether metrics are served at all."""
-    address: Address = field(default_factory=lambda: Address("0.0.0.0", 9464))
-    """Where Prometheus collects them over plain HTTP, without any login: not for the open network."""
+    address: Address = field(default_factory=lambda: Address("127.0.0.1", 9464))
+    """Where Prometheus collects them over plain HTTP, without any login. Only this machine by default."""
 
 
 class CallMetrics:

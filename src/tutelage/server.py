@@ -1,6 +1,7 @@
 """The one way to serve: a gRPC server whose health is true, which ends without dropping calls and hides its internals.
 
-    async with Server(settings, [Service(NAME, partial(add_XServicer_to_server, servicer), {"redis": redis.ping})]) as server:
+    service = Service(NAME, partial(add_XServicer_to_server, servicer), {"redis": redis.ping})
+    async with Server(settings, [service], [metrics]) as server:
         await server.serve_until_signalled()
 
 Every call of every kind runs inside the same layers, outermost first: the current call (request id, caller), logs,
@@ -8,7 +9,8 @@ those that the program adds (metrics), and innermost the translation of errors. 
 response, an async generator or a coroutine that uses `context.write` for many; requests of a stream are iterated over.
 
 On SIGTERM or SIGINT health turns to NOT_SERVING, calls are still taken for `drain_notice` so that whoever balances load
-can notice, then no more; running calls get `drain_grace` to end, the rest are cancelled. A second signal ends it at once.
+can notice, then no more; running calls get `drain_grace` to end, the rest are cancelled. A second signal ends it at
+once.
 """
 
 from __future__ import annotations
@@ -154,12 +156,12 @@ class Server:
         )
         structlog.get_logger().info("server started", port=self.port, services=[s.name for s in self._services])
 
-    async def _report(self, service: str, serving: bool) -> None:  # noqa: FBT001 - one of two states, as a callback
+    async def _report(self, service: str, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         await self._health.set(service, status)
 
     async def drain(self) -> None:
-        """End as the settings say: first NOT_SERVING, then no new calls, then nothing; any number of callers may wait."""
+        """End as the settings say: first NOT_SERVING, then no new calls, then nothing; any number may wait for it."""
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain())
         await asyncio.shield(self._draining)
@@ -276,7 +278,7 @@ async def _translated(work: _Work, request: Any, context: grpc.aio.ServicerConte
         over = remaining is not None and remaining <= 0
         call.status = Status.DEADLINE_EXCEEDED if over else Status.CANCELLED
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises has to become a status
+    except Exception as error:
         status = status_for(error)
         call.status = _status_name(status.code, Status.UNKNOWN)
         await context.abort(status.code, status.details, status.trailing_metadata)

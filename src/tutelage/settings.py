@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
 from datetime import timedelta
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -127,7 +128,7 @@ def _read(kind: type[T], environ: Mapping[str, str], prefix: str, problems: list
     before = len(problems)
     values: dict[str, Any] = {}
     for row in _rows(kind, prefix):
-        if dataclasses.is_dataclass(row.nested):
+        if row.nested is not None:
             values[row.name] = _read(row.nested, environ, row.variable + "_", problems)
         elif (text := environ.get(row.variable, "").strip()) != "":
             _keep(values, row, text, problems)
@@ -290,7 +291,7 @@ def _docstrings(kind: type) -> dict[str, str]:
     for base in reversed(kind.__mro__[:-1]):
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for statement, below in zip(body, body[1:], strict=False):
+        for statement, below in pairwise(body):
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                 text = _text(below)
                 if text is not None:
