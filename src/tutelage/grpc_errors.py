@@ -1,8 +1,8 @@
 """Errors across gRPC: a failure becomes a status with details on one machine and the same typed error on another.
 
 The catalogue decides the status and what may be told. Details are a `google.rpc.ErrorInfo`: reason is the code's name
-in capitals, domain is `tutelage`, and its metadata tells `retryable`. What nobody foresaw becomes `service-failed` with an
-`incident`, an opaque id under which this machine's log has the traceback; nothing else of it is sent.
+in capitals, domain is `tutelage`, and its metadata tells `retryable`. What nobody foresaw becomes `service-failed` with
+an `incident`, an opaque id under which this machine's log has the traceback; nothing else of it is sent.
 """
 
 from __future__ import annotations

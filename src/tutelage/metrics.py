@@ -1,8 +1,8 @@
 """Metrics: numbers about a running service that Prometheus collects over HTTP.
 
 Names are `tutelage_<area>_<what>_<unit>`. Labels come from closed sets (services, methods, status codes), never from
-devices, persons or anything a caller makes up: those grow without bound and tell who was where. Every program has its own
-registry, so that two servers in one process, or two tests, do not count into each other.
+devices, persons or anything a caller makes up: those grow without bound and tell who was where. Every program has its
+own registry, so that two servers in one process, or two tests, do not count into each other.
 """
 
 from __future__ import annotations
