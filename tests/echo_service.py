@@ -12,8 +12,7 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-from tutelage.errors import PersonError, StorageError
-from tutelage.errors import Code
+from tutelage.errors import Code, PersonError, StorageError
 from tutelage.log import configure_logging
 from tutelage.server import Server, ServerSettings, Service
 from tutelage.settings import read_settings
