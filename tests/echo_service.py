@@ -1,4 +1,4 @@
-"""A small real service with a call of each of the four kinds, compiled when it is first needed, for tests of serving."""
+"""A small real service with a call of each of the four kinds, compiled when it is first needed."""
 
 from __future__ import annotations
 
@@ -110,10 +110,12 @@ async def _serve() -> None:
     configure_logging("info", sys.stderr)
     echo = Echo()
     async with Server(read_settings(ServerSettings, os.environ, "TUTELAGE_SERVER_"), [service(echo)]) as server:
-        print(server.port, flush=True)
+        sys.stdout.write(f"{server.port}\n")
+        sys.stdout.flush()
         task = asyncio.create_task(server.serve_until_signalled())
         await echo.entered.wait()
-        print("entered", flush=True)
+        sys.stdout.write("entered\n")
+        sys.stdout.flush()
         await asyncio.sleep(1)  # the call is running while the signal comes
         echo.release.set()
         await task

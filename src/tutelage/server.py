@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, aclosing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, aclosing, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -113,6 +113,7 @@ class Server:
         self._services = services
         self._running = _RunningCalls()
         self._signalled = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         interceptor = _Interceptor((call_current, calls_logged, *layers, self._running))
@@ -171,7 +172,8 @@ class Server:
         if self._watching is not None:
             self._watching.cancel()
         await self._health.enter_graceful_shutdown()
-        await asyncio.sleep(self._settings.drain_notice.total_seconds())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self._settings.drain_notice.total_seconds())
         stopping = asyncio.create_task(self._grpc.stop(self._settings.drain_grace.total_seconds()))
         # Whoever watches health never hangs up: only our own calls are worth the whole grace period.
         await asyncio.wait([stopping, asyncio.create_task(self._running.ended())], return_when=asyncio.FIRST_COMPLETED)
@@ -180,7 +182,8 @@ class Server:
         structlog.get_logger().info("server stopped")
 
     async def stop(self) -> None:
-        """End at once; running calls are cancelled."""
+        """End at once; running calls are cancelled, and a `drain` that waits does so no longer."""
+        self._hurry.set()
         if self._watching is not None:
             self._watching.cancel()
         await self._grpc.stop(0)

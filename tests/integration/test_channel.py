@@ -24,12 +24,15 @@ def methods() -> frozenset[str]:
     return idempotent_methods(stubs()[0].DESCRIPTOR.services_by_name["EchoService"])
 
 
+def reached(server: Server, idempotent=()) -> Channel:
+    return Channel(ChannelSettings(Address("127.0.0.1", server.port)), idempotent=idempotent)
+
+
 @asynccontextmanager
 async def called(echo: Echo, idempotent=()):
     settings = ServerSettings(address=Address("127.0.0.1", 0), drain_notice=timedelta(0))
-    async with Server(settings, [service(echo)]) as server:
-        async with Channel(ChannelSettings(Address("127.0.0.1", server.port)), idempotent=idempotent) as channel:
-            yield stubs()[1].EchoServiceStub(channel)
+    async with Server(settings, [service(echo)]) as server, reached(server, idempotent) as channel:
+        yield stubs()[1].EchoServiceStub(channel)
 
 
 def test_idempotent_methods_are_those_whose_proto_says_so():
@@ -153,10 +156,9 @@ def test_what_is_too_large_or_unknown_has_its_code():
             with pytest.raises(ServiceError) as large:
                 await stub.One(stubs()[0].Text(blob=bytes(MAX_MESSAGE_BYTES + 1)), timeout=5)
         settings = ServerSettings(address=Address("127.0.0.1", 0), drain_notice=timedelta(0))
-        async with Server(settings, []) as server:
-            async with Channel(ChannelSettings(Address("127.0.0.1", server.port))) as channel:
-                with pytest.raises(ServiceError) as unknown:
-                    await invoke(stubs()[1].EchoServiceStub(channel), "One", "a")
+        async with Server(settings, []) as server, reached(server) as channel:
+            with pytest.raises(ServiceError) as unknown:
+                await invoke(stubs()[1].EchoServiceStub(channel), "One", "a")
         return large.value.code, unknown.value.code
 
     assert asyncio.run(scenario()) == (Code.MESSAGE_TOO_LARGE, Code.CALL_UNKNOWN)

@@ -193,12 +193,10 @@ def test_a_call_nobody_serves_is_refused_in_the_catalogues_words(kind: str):
 
     async def scenario():
         async with serving(Echo(), layers=[CallMetrics(registry)]) as (_, channel):
-            method = getattr(channel, kind)(f"/{NAME}/Nope")
+            request = b"" if kind.startswith("unary") else iter([b""])
+            call = getattr(channel, kind)(f"/{NAME}/Nope")(request, timeout=5)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                if kind.endswith("unary"):
-                    await method(b"" if kind.startswith("unary") else iter([b""]), timeout=5)
-                else:
-                    _ = [x async for x in method(b"" if kind.startswith("unary") else iter([b""]), timeout=5)]
+                await (call if kind.endswith("unary") else anext(aiter(call)))
             return caught.value
 
     error = asyncio.run(scenario())
@@ -224,7 +222,7 @@ def test_bytes_that_are_no_message_are_the_callers_mistake(kind: str, log: io.St
 
 def test_an_oversized_message_is_refused_and_the_server_goes_on():
     async def scenario():
-        async with serving(Echo()) as (server, channel):
+        async with serving(Echo()) as (_, channel):
             one = stubs()[1].EchoServiceStub(channel).One
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await one(stubs()[0].Text(blob=bytes(MAX_MESSAGE_BYTES + 1)), timeout=10)
@@ -325,6 +323,28 @@ def test_a_process_that_is_told_to_end_answers_its_running_call_and_exits_with_z
             assert process.wait(timeout=20) == 0
         finally:
             process.kill()
+
+
+def test_a_second_signal_ends_it_at_once():
+    async def scenario():
+        echo = Echo()
+        hour = timedelta(hours=1)
+        async with serving(echo, drain_notice=timedelta(minutes=10), drain_grace=hour) as (server, channel):
+            echo.release.clear()
+            ending = asyncio.create_task(server.serve_until_signalled())
+            stub = stubs()[1].EchoServiceStub(channel)
+            running = asyncio.ensure_future(stub.One(stubs()[0].Text(text="wait"), timeout=60))
+            await echo.entered.wait()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0.1)
+            assert not running.done()
+            os.kill(os.getpid(), signal.SIGTERM)
+            async with asyncio.timeout(5):
+                await ending
+            with pytest.raises(grpc.aio.AioRpcError):
+                await running
+
+    asyncio.run(scenario())
 
 
 def test_reflection_lists_the_services_and_describes_them():

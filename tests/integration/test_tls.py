@@ -162,5 +162,5 @@ def test_halves_of_a_pair_and_files_without_tls_are_refused(tmp_path: Path):
         lambda: ClientTls(enabled=True, key_file=path),
         lambda: ClientTls(ca_file=path),
     ):
-        with pytest.raises(ValueError, match="together|needs|enabled"):
+        with pytest.raises(ValueError, match=r"together|needs|enabled"):
             make()
