@@ -10,16 +10,21 @@ from tutelage.errors import CATALOGUE
 PAGE = Path(__file__).with_name("errors.md")
 
 HEADER = """\
-# Errors and exit codes
+# Errors, exit codes and gRPC statuses
 
 Every failure that a caller may meet carries one of these codes. The command `tutelage` writes it as one line,
 `error [code]: what was wrong and what to do`, to standard error and ends with the exit code beside it. *Again* says
 whether the same call may succeed later although nothing about it has changed.
 
+A service answers with the *gRPC status*. The details of that status hold a `google.rpc.ErrorInfo`: `reason` is the
+code in upper case with underscores (`IMAGE_UNREADABLE`), `domain` is `tutelage`, and its metadata tells `retryable` as
+`true` or `false`. What a service did not foresee is `SERVICE_FAILED`: its metadata holds an `incident`, under which
+the service's log has the reason.
+
 This page is written by `docs/generate_errors.py` from `tutelage.errors.CATALOGUE`.
 
-| exit code | code | meaning | again |
-| --: | --- | --- | --- |
+| exit code | code | meaning | gRPC status | again |
+| --: | --- | --- | --- | --- |
 """
 
 FOOTER = """
@@ -32,7 +37,7 @@ def render() -> str:
     """Whole text of the page, rows by exit code."""
     rows = sorted((entry.exit_code, code, entry) for code, entry in CATALOGUE.items())
     lines = [
-        f"| {number} | `{code}` | {entry.summary} | {'yes' if entry.retryable else 'no'} |\n"
+        f"| {number} | `{code}` | {entry.summary} | `{entry.status}` | {'yes' if entry.retryable else 'no'} |\n"
         for number, code, entry in rows
     ]
     return HEADER + "".join(lines) + FOOTER

@@ -1,93 +1,53 @@
-"""The one catalogue of what can go wrong.
+"""What can go wrong, as classes; their codes come from the one catalogue.
 
 Every failure a caller may meet is a `TutelageError` with a `Code`. The code decides the exit status of the command
 line (`CATALOGUE`), so that scripts can tell a bad image from a full disk. A message names what was wrong and what to
-do about it; it never carries pixels, features or keys.
+do about it; it never carries pixels, features or keys. Across gRPC a failure travels as the status and the text of its
+entry (`tutelage.grpc_errors` does that): a message that may name what only this machine should know stays here.
 
     TutelageError
     ├── UsageError           the command's own words are off
     ├── InputError           what was handed in cannot be used
     │   ├── CaptureError         one image
     │   ├── ManifestError        a data set's description
+    │   ├── RequestError         one request to a service
     │   └── PersonError          a person nobody enrolled
     ├── PackageError         a student package that must not be trusted
     ├── SpaceMismatchError   features of two embedding spaces met
     ├── StorageError         the disk, the store or a key
     ├── TrainingError        a training that did not end well
+    ├── SettingsError        the environment's settings, or the files they name
+    ├── ServiceError         a call to a service, or the way to it
     └── MissingExtraError    an optional part is not installed
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
-from types import MappingProxyType
 
+from tutelage.catalogue import CATALOGUE, Code, Entry, Status
 
-class Code(StrEnum):
-    """Names of all failures; stable, used in reports and as the key of `CATALOGUE`."""
-
-    USAGE = "usage"
-    IMAGE_UNREADABLE = "image-unreadable"
-    IMAGE_TOO_LARGE = "image-too-large"
-    IMAGE_TOO_SMALL = "image-too-small"
-    IMAGE_WITHOUT_CONTENT = "image-without-content"
-    MANIFEST_INVALID = "manifest-invalid"
-    DATA_INSUFFICIENT = "data-insufficient"
-    PERSON_UNKNOWN = "person-unknown"
-    PACKAGE_CORRUPT = "package-corrupt"
-    PACKAGE_INCOMPLETE = "package-incomplete"
-    PACKAGE_SIGNATURE = "package-signature"
-    SPACE_MISMATCH = "space-mismatch"
-    STORAGE_FULL = "storage-full"
-    STORAGE_FAILED = "storage-failed"
-    STORE_CORRUPT = "store-corrupt"
-    CHECKPOINT_CORRUPT = "checkpoint-corrupt"
-    KEY_WRONG = "key-wrong"
-    TRAINING_KILLED = "training-killed"
-    TRAINING_BUDGET = "training-budget"
-    TRAINING_DIVERGED = "training-diverged"
-    EXTRA_MISSING = "extra-missing"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One row of the catalogue."""
-
-    exit_code: int
-    """Exit status of the command line; unique, so a script can tell failures apart."""
-    summary: str
-    """One line for `docs/errors.md`."""
-    retryable: bool = False
-    """Whether the same call may succeed later without any change by the caller."""
-
-
-CATALOGUE = MappingProxyType(
-    {
-        Code.USAGE: Entry(2, "The command was called with words it does not take."),
-        Code.IMAGE_UNREADABLE: Entry(10, "A file is empty, truncated or not an image."),
-        Code.IMAGE_TOO_LARGE: Entry(11, "An image's header claims more pixels than are accepted."),
-        Code.IMAGE_TOO_SMALL: Entry(12, "An image has fewer pixels a side than a capture needs."),
-        Code.IMAGE_WITHOUT_CONTENT: Entry(13, "An image is constant or holds values that are not numbers."),
-        Code.MANIFEST_INVALID: Entry(20, "A manifest breaks its own rules: columns, splits, files, persons."),
-        Code.DATA_INSUFFICIENT: Entry(21, "There are too few persons or images for what was asked."),
-        Code.PERSON_UNKNOWN: Entry(22, "A person was named who is not enrolled."),
-        Code.PACKAGE_CORRUPT: Entry(30, "A student package's bytes do not match its manifest."),
-        Code.PACKAGE_INCOMPLETE: Entry(31, "A student package lacks a member or a tensor."),
-        Code.PACKAGE_SIGNATURE: Entry(32, "A student package is not signed by a trusted key."),
-        Code.SPACE_MISMATCH: Entry(40, "Features of two embedding spaces were about to be compared."),
-        Code.STORAGE_FULL: Entry(50, "The disk is full; nothing was half-written.", retryable=True),
-        Code.STORAGE_FAILED: Entry(51, "A file could not be read or written.", retryable=True),
-        Code.STORE_CORRUPT: Entry(52, "A device's store is damaged."),
-        Code.CHECKPOINT_CORRUPT: Entry(53, "A checkpoint is damaged or belongs to another training."),
-        Code.KEY_WRONG: Entry(54, "A sealed part cannot be opened with this key."),
-        Code.TRAINING_KILLED: Entry(60, "A training process ended before its work was done.", retryable=True),
-        Code.TRAINING_BUDGET: Entry(61, "A training went over its budget of time or memory.", retryable=True),
-        Code.TRAINING_DIVERGED: Entry(62, "A training's loss was no longer a number."),
-        Code.EXTRA_MISSING: Entry(70, "An optional part is needed that is not installed."),
-    }
-)
+__all__ = [
+    "CATALOGUE",
+    "CaptureError",
+    "Code",
+    "Entry",
+    "InputError",
+    "ManifestError",
+    "MissingExtraError",
+    "PackageError",
+    "PersonError",
+    "RequestError",
+    "ServiceError",
+    "SettingsError",
+    "SpaceMismatchError",
+    "Status",
+    "StorageError",
+    "TrainingError",
+    "TutelageError",
+    "UsageError",
+    "error_for",
+]
 
 
 class TutelageError(Exception):
@@ -107,6 +67,15 @@ class TutelageError(Exception):
     def exit_code(self) -> int:
         """Exit status the command line ends with."""
         return CATALOGUE[self.code].exit_code
+
+
+def error_for(code: Code, message: str) -> TutelageError:
+    """The error of the class that belongs to `code`, as `raise` at its origin would have made it.
+
+    For failures that come from another machine: whoever catches `PersonError` need not know where it was raised.
+    """
+    family = code.value.split("-", maxsplit=1)[0]
+    return _remade(_KINDS[family], code, message)
 
 
 def _remade(kind: type[TutelageError], code: Code, message: str) -> TutelageError:
@@ -173,3 +142,44 @@ class MissingExtraError(TutelageError):
     def __init__(self, extra: str, purpose: str) -> None:
         """Name the `extra` of the distribution `tutelage` and the `purpose` it serves."""
         super().__init__(Code.EXTRA_MISSING, f"{purpose} needs an optional part: pip install 'tutelage[{extra}]'")
+
+
+class SettingsError(TutelageError):
+    """A setting, or a file it names, is missing or cannot be used; nothing was started."""
+
+    def __init__(self, message: str) -> None:
+        """Code is always `setting-invalid`; `message` names the variable and its value."""
+        super().__init__(Code.SETTING_INVALID, message)
+
+
+class RequestError(InputError):
+    """A request cannot be decoded or breaks the rules of its fields."""
+
+    def __init__(self, message: str) -> None:
+        """Code is always `request-invalid`; `message` names the field and what it takes, and reaches the caller."""
+        super().__init__(Code.REQUEST_INVALID, message)
+
+
+class ServiceError(TutelageError):
+    """A call to a service did not end well; codes `service-*`, `deadline-*`, `call-*`, `caller-*`, `message-*`."""
+
+
+# By the first word of a code.
+_KINDS: dict[str, type[TutelageError]] = {
+    "manifest": ManifestError,
+    "data": InputError,
+    "usage": UsageError,
+    "image": CaptureError,
+    "person": PersonError,
+    "package": PackageError,
+    "space": SpaceMismatchError,
+    "storage": StorageError,
+    "store": StorageError,
+    "checkpoint": StorageError,
+    "key": StorageError,
+    "training": TrainingError,
+    "extra": MissingExtraError,
+    "setting": SettingsError,
+    "request": RequestError,
+    **dict.fromkeys(("service", "deadline", "call", "caller", "message"), ServiceError),
+}

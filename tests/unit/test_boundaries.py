@@ -20,7 +20,14 @@ GRPC_FILES = frozenset({"server", "channel", "grpc_errors", "servicer"})
 BIOMETRICS = "tutelage.biometrics"
 BIOMETRICS_MAY_IMPORT = ("numpy", "scipy", "tutelage.biometrics", "tutelage.errors")
 # The library's modules that need an extra; everything else works with the bare library.
-NEED_AN_EXTRA = ("tutelage.nn", "tutelage.face")
+NEED_AN_EXTRA = (
+    "tutelage.nn",
+    "tutelage.face",
+    "tutelage.channel",
+    "tutelage.grpc_errors",
+    "tutelage.metrics",
+    "tutelage.server",
+)
 
 
 def violations(module: Module, imported: Iterable[str]) -> Iterator[str]:
@@ -55,7 +62,7 @@ def test_every_distribution_is_the_library_or_a_known_part():
 def test_the_library_works_without_torch_and_without_any_extra():
     names = [m.name for m in modules() if is_within(m.name, LIBRARY) and not is_within(m.name, *NEED_AN_EXTRA)]
     names.remove("tutelage.__main__")  # runs the command
-    absent = {*TORCH_NAMES, *PARTS, "dlib", "face_recognition_models", "grpc"}
+    absent = {*TORCH_NAMES, *PARTS, "dlib", "face_recognition_models", "prometheus_client", "google", *GRPC_NAMES}
     code = (
         "import importlib, sys\n"
         "class Absent:\n"

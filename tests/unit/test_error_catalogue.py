@@ -18,6 +18,7 @@ from tutelage.errors import (
     MissingExtraError,
     PersonError,
     SpaceMismatchError,
+    Status,
     TutelageError,
     UsageError,
 )
@@ -94,3 +95,34 @@ def test_every_error_class_is_drawn_in_the_tree_of_the_module():
 def test_an_error_comes_whole_out_of_another_process(error: TutelageError):
     found = pickle.loads(pickle.dumps(error))
     assert (type(found), found.code, found.message, str(found)) == (type(error), error.code, error.message, str(error))
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_code_has_a_status_and_something_to_tell_a_caller_elsewhere(code: Code):
+    entry = CATALOGUE[code]
+    assert entry.status is not Status.OK
+    assert len(entry.public_text("what the caller sent was wrong: send less").split()) >= 4
+
+
+@pytest.mark.parametrize("code", [Code.STORAGE_FAILED, Code.PACKAGE_CORRUPT, Code.SETTING_INVALID, Code.SERVICE_FAILED])
+def test_what_only_this_machine_should_know_is_not_told(code: Code):
+    assert "/var/lib" not in CATALOGUE[code].public_text("/var/lib/x could not be read")
+
+
+@pytest.mark.parametrize("code", Code)
+def test_an_error_from_elsewhere_has_the_class_of_its_code(code: Code):
+    error = errors.error_for(code, "what and what to do")
+    assert (error.code, error.message) == (code, "what and what to do")
+    assert type(error) is not TutelageError
+
+
+def test_whoever_catches_a_class_need_not_know_where_the_error_was_raised():
+    assert type(errors.error_for(Code.PERSON_UNKNOWN, "x")) is type(PersonError("anna"))
+    assert type(errors.error_for(Code.REQUEST_INVALID, "x")) is errors.RequestError
+    assert type(errors.error_for(Code.DATA_INSUFFICIENT, "x")) is InputError
+
+
+def test_what_cannot_be_reached_may_be_asked_again_and_what_was_refused_may_not():
+    assert CATALOGUE[Code.SERVICE_UNAVAILABLE].retryable
+    assert not CATALOGUE[Code.SERVICE_FAILED].retryable
+    assert not CATALOGUE[Code.CALLER_REFUSED].retryable

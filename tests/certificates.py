@@ -1,0 +1,57 @@
+"""Certificate authorities and certificates that tests make for themselves."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+
+class Authority:
+    """Signs certificates for this machine's loopback name."""
+
+    def __init__(self, name: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name(name)
+        self.certificate = _signed(self._name, self._name, self._key, self._key, authority=True)
+
+    def write(self, path: Path) -> Path:
+        path.write_bytes(self.certificate.public_bytes(Encoding.PEM))
+        return path
+
+    def issue(self, folder: Path, name: str) -> tuple[Path, Path]:
+        """Certificate and key of `name` as files in `folder`; those of the same name are replaced."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _signed(_name(name), self._name, key, self._key, authority=False)
+        paths = folder / f"{name}.crt", folder / f"{name}.key"
+        paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+        paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return paths
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _signed(subject, issuer, key, signer, *, authority: bool) -> x509.Certificate:
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+    )
+    if not authority:
+        uri = x509.UniformResourceIdentifier(f"spiffe://tutelage/{subject.rfc4514_string().removeprefix('CN=')}")
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), uri])
+        builder = builder.add_extension(names, critical=False)
+    return builder.sign(signer, hashes.SHA256())
