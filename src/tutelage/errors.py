@@ -14,6 +14,8 @@ do about it; it never carries pixels, features or keys.
     ├── SpaceMismatchError   features of two embedding spaces met
     ├── StorageError         the disk, the store or a key
     ├── TrainingError        a training that did not end well
+    ├── QueueError           a queue, or an entry of one
+    ├── ObjectError          an object store, or an object in one
     └── MissingExtraError    an optional part is not installed
 """
 
@@ -49,6 +51,20 @@ class Code(StrEnum):
     TRAINING_BUDGET = "training-budget"
     TRAINING_DIVERGED = "training-diverged"
     EXTRA_MISSING = "extra-missing"
+    QUEUE_UNAVAILABLE = "queue-unavailable"
+    QUEUE_REFUSED = "queue-refused"
+    ENTRY_INVALID = "entry-invalid"
+    ENTRY_TOO_LARGE = "entry-too-large"
+    ENTRY_UNKNOWN = "entry-unknown"
+    ENTRY_CANCELLED = "entry-cancelled"
+    CLAIM_LOST = "claim-lost"
+    OBJECTS_UNAVAILABLE = "objects-unavailable"
+    OBJECTS_REFUSED = "objects-refused"
+    OBJECT_MISSING = "object-missing"
+    OBJECT_CORRUPT = "object-corrupt"
+    OBJECT_CONFLICT = "object-conflict"
+    OBJECT_RANGE = "object-range"
+    OBJECT_KEY = "object-key"
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,20 @@ CATALOGUE = MappingProxyType(
         Code.TRAINING_BUDGET: Entry(61, "A training went over its budget of time or memory.", retryable=True),
         Code.TRAINING_DIVERGED: Entry(62, "A training's loss was no longer a number."),
         Code.EXTRA_MISSING: Entry(70, "An optional part is needed that is not installed."),
+        Code.QUEUE_UNAVAILABLE: Entry(80, "The queue's server did not answer in time.", retryable=True),
+        Code.QUEUE_REFUSED: Entry(81, "The queue's server refused a command: rights, memory or foreign data."),
+        Code.ENTRY_INVALID: Entry(82, "A queue entry is not a JSON mapping with text as its context."),
+        Code.ENTRY_TOO_LARGE: Entry(83, "A queue entry is larger than a queue carries."),
+        Code.ENTRY_UNKNOWN: Entry(84, "A queue entry was named that the queue does not know, or no longer."),
+        Code.ENTRY_CANCELLED: Entry(85, "A queue entry was cancelled while a worker had it."),
+        Code.CLAIM_LOST: Entry(86, "A worker no longer holds the entry it claimed."),
+        Code.OBJECTS_UNAVAILABLE: Entry(90, "The object store did not answer, or not in time.", retryable=True),
+        Code.OBJECTS_REFUSED: Entry(91, "The object store refused: credentials, rights or a missing bucket."),
+        Code.OBJECT_MISSING: Entry(92, "An object is not there, or its time has run out."),
+        Code.OBJECT_CORRUPT: Entry(93, "An object's bytes do not match its digest."),
+        Code.OBJECT_CONFLICT: Entry(94, "An object exists already, or was changed by somebody else meanwhile."),
+        Code.OBJECT_RANGE: Entry(95, "A part of an object was asked for that lies beyond its end."),
+        Code.OBJECT_KEY: Entry(96, "A key is not one that an object can have."),
     }
 )
 
@@ -165,6 +195,14 @@ class StorageError(TutelageError):
 
 class TrainingError(TutelageError):
     """A training that did not end well; codes `training-*`. The running student is untouched."""
+
+
+class QueueError(TutelageError):
+    """A queue did not answer, or an entry is not what it should be; codes `queue-*`, `entry-*`, `claim-lost`."""
+
+
+class ObjectError(TutelageError):
+    """An object store did not answer, or an object is not what it should be; codes `objects-*`, `object-*`."""
 
 
 class MissingExtraError(TutelageError):
