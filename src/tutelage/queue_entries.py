@@ -188,7 +188,7 @@ class Queue(Protocol):
         """Let another worker have it at once, uncounted: this worker is being stopped. Raises as `settle_done`."""
 
     async def cancel(self, entry_id: str) -> State:
-        """State after cancelling: `cancelled`; `running`, its worker learns with its next renewal; or one that is final.
+        """State after cancelling: `cancelled`; `running`, its worker learns with its next renewal; or a final one.
 
         Raises:
             QueueError: `entry-unknown`.
@@ -324,7 +324,7 @@ def _code(task: asyncio.Future[None]) -> Code | None:
 async def _persisting(attempt: Callable[[], Awaitable[_Answer]], stop: asyncio.Event | None = None) -> _Answer | None:
     """What `attempt` returns as soon as the server answers; None if `stop` is set first.
 
-    The pauses grow so that a server that is starting is not flooded, and differ so that workers do not come all at once.
+    The pauses grow so that a server that is starting is not flooded, and differ so that workers do not come in step.
     """
     pauses = iter(_PAUSES)
     while True:

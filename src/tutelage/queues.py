@@ -9,9 +9,9 @@ cluster slot; `{..}` are Redis's braces:
     tutelage:{NAME}:delayed               sorted set of ids by the millisecond at which they are queued again
     tutelage:{NAME}:dead                  sorted set of ids by the millisecond of their death
 
-Each operation is one run of `queues.lua`, so it happens whole or not at all, also when the client dies. The group starts at 0 and is
-made with its stream, in one script: no entry can come before it, a flushed server is no special case, and there is
-no BUSYGROUP to swallow. A stream holds nothing but waiting and running entries: an item goes with its
+Each operation is one run of `queues.lua`, so it happens whole or not at all, also if the client dies. The group starts
+at 0 and is made with its stream, in one script: no entry can come before it, a flushed server is no special case, and
+there is no BUSYGROUP to swallow. A stream holds nothing but waiting and running entries: an item goes with its
 acknowledgement, and nothing is ever trimmed. Run Redis with `appendonly yes` and `maxmemory-policy noeviction`.
 """
 
@@ -49,7 +49,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("stores", "a queue on Redis") from error
 
 ANSWER_WITHIN = timedelta(seconds=15)
-"""Every call ends by then, well or with `queue-unavailable`: half a lease, so a renewal can fail once and be repeated."""
+"""Every call ends by then, well or with `queue-unavailable`: half a lease, so a failed renewal can be repeated."""
 
 _SOCKET_SECONDS = 5.0  # one attempt; longer than the longest blocking read below
 _BLOCK_MS = 2000  # one blocking read: short enough to see delayed and abandoned entries
@@ -113,7 +113,7 @@ class RedisQueue:
             if left <= 0:
                 return None
             # A plain read: it wakes at anything newer than what the claim saw, and takes nothing away.
-            ends = {self._prefix + priority: end for priority, end in zip(Priority, found, strict=True)}
+            ends: dict[Any, Any] = {self._prefix + priority: end for priority, end in zip(Priority, found, strict=True)}
             await _answer(self._redis.xread(ends, count=1, block=min(left, self._block)))
 
     async def renew(self, claim: Claim) -> None:

@@ -15,7 +15,8 @@ from tutelage.queues import RedisQueue
 async def main(url: str, name: str, lease: str, mode: str) -> None:
     queue = RedisQueue(url, name, lease=timedelta(seconds=float(lease)))
     claim = await queue.claim("doomed", wait=timedelta(seconds=20))
-    print(claim.deliveries, flush=True)
+    sys.stdout.write(f"{claim.deliveries}\n")
+    sys.stdout.flush()
     while True:
         await asyncio.sleep(float(lease) / 3)
         if mode == "renew":

@@ -130,16 +130,16 @@ def minio_started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def redis_server(redis_started: Server) -> Iterator[Server]:
+def redis_server(redis_started: Server) -> Server:
     """Running when a test begins, whatever the one before did to it."""
     if not _answers_ping(redis_started.port):
         redis_started.start()
-    yield redis_started
+    return redis_started
 
 
 @pytest.fixture
-def minio_server(minio_started: Server) -> Iterator[Server]:
+def minio_server(minio_started: Server) -> Server:
     """As `redis_server`."""
     if not _is_healthy(minio_started.port):
         minio_started.start()
-    yield minio_started
+    return minio_started
