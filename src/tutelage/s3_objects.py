@@ -2,8 +2,9 @@
 
 The client's public interface has no conditional writes (7.2). They go to an address that it signs itself
 (`get_presigned_url`), as one PUT with `If-None-Match: *` or `If-Match: TAG`: public interfaces only, and the condition
-is judged by the server. Such a PUT is never repeated by itself, since a repetition of one that succeeded would be
-refused by its own success: who gets `objects-unavailable` reads the key to learn which it was.
+is judged by the server. MinIO may refuse and hang up before it has read the body, and the answer is lost; so a PUT
+without answer is repeated, and a refusal after that counts as success if the key holds just these bytes. A pointer that
+somebody moved on in between is reported as a conflict although it held them for a moment.
 
 An object whose digest the caller knows is streamed to its key in parts, checked before the last part completes it; one
 whose digest is unknown goes through a temporary file, since its key is its digest. Parts of broken uploads are aborted;
@@ -12,8 +13,9 @@ those of killed clients are invisible, and MinIO removes them after a day (elsew
 
 from __future__ import annotations
 
-import io
+import random
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -200,6 +202,18 @@ class S3Objects:
 
     def _put_if(self, key: str, data: bytes, condition: dict[str, str]) -> str:
         """Write `data` if the server finds the `condition` true; the new tag."""
+        for attempt in range(_RETRIES + 1):
+            try:
+                return self._put_once(key, data, condition)
+            except ObjectError as error:
+                if attempt > 0 and error.code is Code.OBJECT_CONFLICT and (found := self.get(key)).data == data:
+                    return found.tag
+                if error.code is not Code.OBJECTS_UNAVAILABLE or attempt == _RETRIES:
+                    raise
+            time.sleep(random.uniform(0.1, 0.3) * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _put_once(self, key: str, data: bytes, condition: dict[str, str]) -> str:
         with _translated(key):
             address = self._client.get_presigned_url("PUT", self._bucket, key, expires=_SIGNED_FOR)
             answer = self._http.request("PUT", address, body=data, headers=condition, retries=False)
@@ -210,26 +224,20 @@ class S3Objects:
             raise ServerError(f"HTTP status {answer.status}", answer.status)
 
 
-class _Reader(io.RawIOBase):
-    """Chunks as a stream to read from; an error of theirs comes out of `read`."""
+class _Reader:
+    """Chunks as a stream whose `read` gives all that is asked for: the client joins smaller pieces slowly."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
-        super().__init__()
         self._chunks, self._rest = iter(chunks), b""
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = chunk
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+    def read(self, size: int) -> bytes:
+        pieces, found = [self._rest], len(self._rest)
+        while found < size and (chunk := next(self._chunks, None)) is not None:
+            pieces.append(chunk)
+            found += len(chunk)
+        data = b"".join(pieces)
+        self._rest = data[size:]
+        return data[:size]
 
 
 def _fill(spool: Any, chunks: Iterable[bytes]) -> None:

@@ -20,6 +20,8 @@ import pytest
 
 pytest.importorskip("minio")
 
+import urllib3
+
 from tutelage.errors import Code, ObjectError, StorageError
 from tutelage.folder_objects import FolderObjects
 from tutelage.objects import Stored, object_key
@@ -430,3 +432,20 @@ def test_wrong_credentials_and_a_missing_bucket_are_refused_not_retried(real, mi
             with pytest.raises(ObjectError) as raised:
                 call()
             assert code(raised) is Code.OBJECTS_REFUSED
+
+
+def test_a_conditional_write_whose_answer_was_lost_succeeds_by_its_own_bytes_only(real, monkeypatch):
+    send = real._http.request
+
+    def answer_lost(*words, **options):
+        monkeypatch.setattr(real._http, "request", send)
+        send(*words, **options)
+        raise urllib3.exceptions.ProtocolError("connection aborted")
+
+    monkeypatch.setattr(real._http, "request", answer_lost)
+    tag = real.create("channels/stable", b"mine")
+    assert real.get("channels/stable").tag == tag
+    monkeypatch.setattr(real._http, "request", answer_lost)
+    with pytest.raises(ObjectError) as raised:
+        real.create("channels/stable", b"another's")
+    assert code(raised) is Code.OBJECT_CONFLICT

@@ -1,80 +1,20 @@
-"""What every queue promises, on the twin in memory and on a real Redis; then the faults that only a server has."""
+"""What every queue promises, on the twin in memory and on a real Redis."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("redis")
 
+from queue_makers import LEASE, NOW, SOON, Memory, Redis, claimed, code, until, working
+
 from tutelage.errors import Code, QueueError
 from tutelage.memory_queue import MemoryQueue
-from tutelage.queue_entries import (
-    MAX_BODY_BYTES,
-    Claim,
-    Permanent,
-    Priority,
-    Queue,
-    State,
-    Temporary,
-    handle,
-    work,
-)
-from tutelage.queues import RedisQueue
-
-LEASE = timedelta(seconds=0.6)
-LONG = timedelta(seconds=60)
-SOON = timedelta(seconds=20)
-NOW = timedelta()
-WORKER = Path(__file__).with_name("claiming_worker.py")
-
-
-class Redis:
-    """Makes queues on the server; a worker dies by SIGKILL."""
-
-    def __init__(self, server):
-        self.server, self.url = server, f"redis://127.0.0.1:{server.port}"
-        self.name, self.made = f"test-{secrets.token_hex(4)}", []
-
-    def __call__(self, **numbers) -> RedisQueue:
-        self.made.append(RedisQueue(self.url, self.name, **{"poll": timedelta(seconds=0.1)} | numbers))
-        return self.made[-1]
-
-    async def close(self) -> None:
-        for queue in self.made:
-            await queue.close()
-
-    async def die_with_a_claim(self, queue: Queue) -> int:
-        """Deliveries that a worker saw which was then killed."""
-        command = [sys.executable, str(WORKER), self.url, self.name, str(queue.lease.total_seconds()), "hold"]
-        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-        deliveries = int(await process.stdout.readline())
-        process.kill()
-        await process.wait()
-        process._transport.close()
-        return deliveries
-
-
-class Memory:
-    """Makes the twin; a worker dies by forgetting its claim."""
-
-    def __call__(self, **numbers) -> MemoryQueue:
-        return MemoryQueue(**{"poll": timedelta(seconds=0.1)} | numbers)
-
-    async def close(self) -> None:
-        pass
-
-    async def die_with_a_claim(self, queue: Queue) -> int:
-        return (await queue.claim("doomed", wait=SOON)).deliveries
+from tutelage.queue_entries import MAX_BODY_BYTES, Claim, Permanent, Priority, State, Temporary, handle, work
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -85,39 +25,6 @@ def kind(request):
 @pytest.fixture
 def make(kind, request):
     return Memory() if kind == "memory" else Redis(request.getfixturevalue("redis_server"))
-
-
-@pytest.fixture
-def real(redis_server):
-    return Redis(redis_server)
-
-
-@asynccontextmanager
-async def working(queue: Queue, handler: Callable, workers: int = 1):
-    """`workers` loops run `handler` until the block ends, then finish what they began."""
-    stop = asyncio.Event()
-    loops = [asyncio.create_task(work(queue, handler, worker=f"w{n}", stop=stop)) for n in range(workers)]
-    try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.gather(*loops)
-
-
-async def until(queue: Queue, entry: str, state: State) -> None:
-    async with asyncio.timeout(30):
-        while (await queue.status(entry)).state is not state:
-            await asyncio.sleep(0.02)
-
-
-async def claimed(queue: Queue, *, wait: timedelta = SOON) -> Claim:
-    claim = await queue.claim("w", wait=wait)
-    assert claim is not None
-    return claim
-
-
-def code(raised) -> Code:
-    return raised.value.code
 
 
 async def test_an_entry_comes_to_its_worker_as_it_was_put_and_once(make):
@@ -430,86 +337,3 @@ async def test_an_unknown_entry_is_a_typed_error(make, call):
     with pytest.raises(QueueError) as raised:
         await getattr(make(), call)("0" * 32)
     assert code(raised) is Code.ENTRY_UNKNOWN
-
-
-# --- what only a server can suffer ---
-
-
-async def test_a_living_worker_in_another_process_keeps_its_claim_and_loses_it_when_killed(real):
-    queue = real(lease=LEASE)
-    await queue.put({}, key="a")
-    command = [sys.executable, str(WORKER), real.url, real.name, str(LEASE.total_seconds()), "renew"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert await asyncio.to_thread(process.stdout.readline) == b"1\n"
-        assert await queue.claim("w", wait=LEASE * 4) is None
-        process.kill()
-    assert (await claimed(queue, wait=LEASE * 4)).deliveries == 2
-
-
-async def test_a_restarted_server_has_lost_nothing_and_workers_come_back(real):
-    queue = real(lease=timedelta(seconds=5))
-    done = []
-
-    async def handler(claim: Claim) -> None:
-        await asyncio.sleep(0.02)
-        done.append(claim.entry.body["n"])
-
-    ids = [await queue.put({"n": n}, key=str(n), priority=list(Priority)[n % 3]) for n in range(60)]
-    async with working(queue, handler, workers=2):
-        for _ in range(2):
-            await asyncio.sleep(0.3)
-            await asyncio.to_thread(real.server.kill)
-            await asyncio.sleep(0.3)
-            await asyncio.to_thread(real.server.start)
-        late = await queue.put({"n": 60}, key="late")
-        for entry in [*ids, late]:
-            await until(queue, entry, State.DONE)
-    assert set(done) == set(range(61))
-    assert list(await queue.dead()) == []
-
-
-async def test_a_flushed_server_takes_new_entries_without_a_restart_of_anybody(real):
-    queue = real()
-    await queue.put({}, key="a")
-    waiting = asyncio.create_task(queue.claim("w", wait=SOON))
-    await waiting
-    await queue._redis.flushall()
-    assert await queue.claim("w", wait=NOW) is None
-    await queue.put({}, key="a")
-    assert (await claimed(queue)).deliveries == 1
-
-
-async def test_a_server_that_is_away_or_frozen_is_a_typed_error_within_the_deadline(real, monkeypatch):
-    monkeypatch.setattr("tutelage.queues.ANSWER_WITHIN", timedelta(seconds=1))
-    queue = real()
-    await queue.put({}, key="a")
-    real.server.freeze()
-    try:
-        start = time.monotonic()
-        with pytest.raises(QueueError) as raised:
-            await queue.claim("w", wait=SOON)
-        assert time.monotonic() - start < 5
-    finally:
-        real.server.thaw()
-    assert code(raised) is Code.QUEUE_UNAVAILABLE
-    await asyncio.to_thread(real.server.kill)
-    with pytest.raises(QueueError) as raised:
-        await queue.put({}, key="b")
-    assert code(raised) is Code.QUEUE_UNAVAILABLE
-
-
-async def test_streams_hold_only_what_waits_or_runs(real):
-    queue = real()
-    for n in range(20):
-        await queue.put({}, key=str(n))
-    for _ in range(15):
-        await queue.settle_done(await claimed(queue))
-    assert await queue._redis.xlen(f"tutelage:{{{real.name}}}:normal") == 5
-
-
-async def test_foreign_data_under_the_queues_keys_is_a_typed_error(real):
-    queue = real()
-    await queue._redis.set(f"tutelage:{{{real.name}}}:normal", "text")
-    with pytest.raises(QueueError) as raised:
-        await queue.put({}, key="a")
-    assert code(raised) is Code.QUEUE_REFUSED
