@@ -271,7 +271,8 @@ async def handle(queue: Queue, claim: Claim, handler: Handler) -> None:
         await asyncio.wait({job, heart}, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:
         await _ended(job, heart)
-        await queue.give_back(claim)
+        with suppress(QueueError):  # away or lost already: the lease does the same, later
+            await queue.give_back(claim)
         raise
     ended_by_itself = job.done()
     await _ended(job, heart)
