@@ -18,6 +18,8 @@ entry (`tutelage.grpc_errors` does that): a message that may name what only this
     ├── TrainingError        a training that did not end well
     ├── SettingsError        the environment's settings, or the files they name
     ├── ServiceError         a call to a service, or the way to it
+    ├── QueueError           a queue, or an entry of one
+    ├── ObjectError          an object store, or an object in one
     └── MissingExtraError    an optional part is not installed
 """
 
@@ -35,8 +37,10 @@ __all__ = [
     "InputError",
     "ManifestError",
     "MissingExtraError",
+    "ObjectError",
     "PackageError",
     "PersonError",
+    "QueueError",
     "RequestError",
     "ServiceError",
     "SettingsError",
@@ -136,6 +140,14 @@ class TrainingError(TutelageError):
     """A training that did not end well; codes `training-*`. The running student is untouched."""
 
 
+class QueueError(TutelageError):
+    """A queue did not answer, or an entry is not what it should be; codes `queue-*`, `entry-*`, `claim-lost`."""
+
+
+class ObjectError(TutelageError):
+    """An object store did not answer, or an object is not what it should be; codes `objects-*`, `object-*`."""
+
+
 class MissingExtraError(TutelageError):
     """An optional part is not installed."""
 
@@ -181,5 +193,7 @@ _KINDS: dict[str, type[TutelageError]] = {
     "extra": MissingExtraError,
     "setting": SettingsError,
     "request": RequestError,
+    **dict.fromkeys(("queue", "entry", "claim"), QueueError),
+    **dict.fromkeys(("object", "objects"), ObjectError),
     **dict.fromkeys(("service", "deadline", "call", "caller", "message"), ServiceError),
 }

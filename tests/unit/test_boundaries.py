@@ -15,6 +15,7 @@ LIBRARY = "tutelage"
 PARTS = ("device_sim", "model_registry", "student_distiller", "teacher_inference")
 TORCH_HOMES = ("tutelage.nn", "device_sim", "student_distiller", "teacher_inference")
 TORCH_NAMES = ("torch", "torchvision", "torchaudio")
+STORES = ("redis", "minio", "urllib3")
 GRPC_NAMES = ("grpc", "grpc_health", "grpc_reflection", "grpc_status")
 GRPC_FILES = frozenset({"server", "channel", "grpc_errors", "servicer"})
 BIOMETRICS = "tutelage.biometrics"
@@ -26,6 +27,8 @@ NEED_AN_EXTRA = (
     "tutelage.channel",
     "tutelage.grpc_errors",
     "tutelage.metrics",
+    "tutelage.queues",
+    "tutelage.s3_objects",
     "tutelage.server",
 )
 
@@ -62,7 +65,16 @@ def test_every_distribution_is_the_library_or_a_known_part():
 def test_the_library_works_without_torch_and_without_any_extra():
     names = [m.name for m in modules() if is_within(m.name, LIBRARY) and not is_within(m.name, *NEED_AN_EXTRA)]
     names.remove("tutelage.__main__")  # runs the command
-    absent = {*TORCH_NAMES, *PARTS, "dlib", "face_recognition_models", "prometheus_client", "google", *GRPC_NAMES}
+    absent = {
+        *TORCH_NAMES,
+        *PARTS,
+        "dlib",
+        "face_recognition_models",
+        "prometheus_client",
+        "google",
+        *GRPC_NAMES,
+        *STORES,
+    }
     code = (
         "import importlib, sys\n"
         "class Absent:\n"
