@@ -25,7 +25,7 @@ from device_sim.evaluation.compare import METHODS, Case, Ground, against, cases,
 from device_sim.evaluation.grounds import ImageGrounds, SyntheticGrounds
 from device_sim.evaluation.present import markdown
 from device_sim.learning import LearningRules
-from device_sim.models import IMAGE_LEAD, MARGIN
+from device_sim.models import IMAGE_LEAD, LEAD
 from device_sim.provenance import made
 from device_sim.site import ImageDrift
 from tutelage.manifest import read_manifest, split_folder
@@ -58,7 +58,7 @@ PAIRS = tuple(
 
 BASE = "as shipped"
 MARGINS = (0.0, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4)
-"""Leads in standard deviations of the cosines between strangers, as `MARGIN`."""
+"""Leads in standard deviations of the cosines between strangers, as `LEAD`."""
 RANKS = (1, 2, 3, 5, 1000)
 
 
@@ -106,7 +106,7 @@ def main() -> None:
     grounds, about = _grounds(args)
     settings, learning = SelfDistillation(), LearningRules()
     methods, wrong = args.methods.split(","), [float(w) for w in args.wrong.split(",")]
-    lead = MARGIN if args.suite == "synthetic" else IMAGE_LEAD
+    lead = LEAD if args.suite == "synthetic" else IMAGE_LEAD
     wanted = choices(settings.preset, lead) if args.study == "choices" else cases(methods, wrong)
     changed = [case.name for case in wanted if case.title not in ("", BASE)]
     pairs = [(name, BASE, readout) for readout in ("exit4", "fused") for name in changed] or PAIRS

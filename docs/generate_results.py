@@ -153,8 +153,9 @@ def _claims(summary: Mapping[str, Any], readouts: Sequence[str] = ("exit4", "fus
 DEMOS = {
     "demo-synthetic": "`make demo`, synthetic fingerprints",
     "demo-images-face": "ORL faces, `--teacher face`",
-    "demo-images": "ORL faces, teacher trained on half of the persons",
+    "demo-images": "ORL faces",
 }
+"""Demonstrations that README.md shows, with their titles there."""
 SECTIONS: dict[str, Callable[[Any], str]] = {
     "demo-synthetic": lambda r: demo_section("The demonstration: synthetic fingerprints", r),
     "demo-images": lambda r: demo_section("The demonstration: ORL faces", r),
@@ -288,11 +289,7 @@ def page() -> str:
 def readme() -> str:
     """The tables of README.md."""
     parts = []
-    for name, title in (
-        ("demo-synthetic", "`make demo`, synthetic fingerprints"),
-        ("demo-images-face", "ORL faces, `--teacher face`"),
-        ("demo-images", "ORL faces"),
-    ):
+    for name, title in DEMOS.items():
         result = read(name)
         if result is not None:
             parts.append(f"{title} ({made_line(result['made']).rstrip('.')}):\n\n{demo_table(result)}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +38,7 @@ class DemoSettings:
         )
     )
     images: ImageDrift = field(default_factory=ImageDrift)
-    image_training: ImageTraining = field(default_factory=ImageTraining)
+    image_training: ImageTraining = field(default_factory=lambda: ImageTraining(teacher_steps=600))
     distil_steps: int = 30
     device: DeviceSettings = field(
         default_factory=lambda: DeviceSettings(
@@ -49,6 +49,10 @@ class DemoSettings:
             self_distillation=SelfDistillation(steps=100),
         )
     )
+    image_condition: TrainingCondition = field(
+        default_factory=lambda: TrainingCondition(min_fresh=32, min_gap_s=3 * DAY_S)
+    )
+    """When devices train on images: these come more slowly and less evenly, so no device waits for a window."""
     show_captures: bool = False
     """Whether the report shows kept captures of real images; those of synthetic persons it always shows."""
 
@@ -83,6 +87,7 @@ def run_demo(
     else:
         manifest, unreadable = readable(manifest)
         skipped = len(unreadable) + len(manifest.skipped)
+        settings = replace(settings, device=replace(settings.device, training=settings.image_condition))
         models = from_images(manifest, teacher, settings.seed, settings.image_training, created, progress)
         count = max(1, min(settings.devices, len(manifest.persons(Split.ENROL)) // 4))
         sites = [image_site(manifest, settings.seed, n, count, settings.images, models.impostors) for n in range(count)]

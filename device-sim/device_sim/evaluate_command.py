@@ -21,7 +21,7 @@ from device_sim.models import ImageTraining
 from device_sim.provenance import made
 from device_sim.site import ImageDrift, readable
 from tutelage.errors import UsageError
-from tutelage.files import atomic_write, storage_error
+from tutelage.files import atomic_write, make_folder
 from tutelage.manifest import Manifest
 from tutelage.nn.self_distil import SelfDistillation
 
@@ -51,7 +51,7 @@ def compare_on_images(
     if unknown := set(methods) - set(METHODS):
         raise UsageError(f"unknown method {sorted(unknown)[0]!r}; there are: {', '.join(METHODS)}")
     # Now, for what comes next takes minutes.
-    _make(out)
+    make_folder(out)
     manifest, unreadable = readable(manifest)
     left_out = {str(skip.row.path): skip.reason for skip in unreadable}
     left_out |= {skip.person: skip.reason for skip in manifest.skipped}
@@ -93,10 +93,3 @@ def _write(out: Path, about: Mapping[str, Any], summary: Mapping[str, Any], rows
     drawing = BytesIO()
     exits_figure(summary, list(summary)).savefig(drawing, format="svg")
     atomic_write(out / "comparison.svg", drawing.getvalue())
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, folder, "made") from error

@@ -27,7 +27,7 @@ from device_sim.store import Store
 from device_sim.training import Training
 from tutelage.biometrics.matching import Decision
 from tutelage.errors import InputError, TutelageError
-from tutelage.files import storage_error
+from tutelage.files import make_folder
 from tutelage.labelling import AbstentionPolicy, GalleryLabeller, Teacher
 from tutelage.sealing import make_key
 from tutelage.signing import make_signer
@@ -132,10 +132,7 @@ def install(
         PackageError: the release cannot be trusted.
         StorageError: `folder` cannot be written, or holds a device already.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, folder, "made") from error
+    make_folder(folder)
     clock = SimulatedClock()
     signer = make_signer(folder / "device.key")
     key = make_key(folder / "store.key")

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from device_sim.pointer import Entry, Generation, Pointer, Standing
 from tutelage.errors import Code, PackageError, StorageError, TutelageError, UsageError
-from tutelage.files import atomic_write, read_bytes, storage_error, sweep
+from tutelage.files import atomic_write, make_folder, read_bytes, storage_error, sweep
 from tutelage.package import StudentPackage, read_package
 
 __all__ = ["Booted", "Generation", "Generations", "Skipped"]
@@ -73,10 +73,7 @@ class Generations:
         """
         self._folder, self._cloud_keys, self._device_key = folder, tuple(cloud_keys), device_key
         self._skipped: tuple[Skipped, ...] = ()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, folder, "made") from error
+        make_folder(folder)
         sweep(folder)
         self._pointer = self._load()
 

@@ -42,7 +42,7 @@ Progress = Callable[[str, int, int], None]
 
 ASSETS = resources.files("tutelage") / "assets"
 IMAGE_LEAD = 0.2
-"""As `MARGIN`, for a teacher of images, which names the nearest person however far away: a limit of cosine calibrated
+"""As `LEAD`, for a teacher of images, which names the nearest person however far away: a limit of cosine calibrated
 on the few persons of a folder makes it abstain so often that more is lost than wrong labels cost (docs/results.md)."""
 CONTRAST = 0.22
 """Standard deviation that a standardised image is given before it is held before simulated sensors."""
@@ -50,7 +50,7 @@ TEACHER_SENSORS = Range(wear=0.5, dirt=0.5, moisture=0.3, blur=0.8, gain=0.4)
 """Sensors that a teacher of images is trained for."""
 NEGATIVES_EACH = 3
 """Captures of each of the cloud's persons that devices train against."""
-MARGIN = 0.4
+LEAD = 0.4
 """Lead without which a teacher abstains, in standard deviations of its cosines between strangers: teachers differ in
 how far they set people apart, and 0.05 is much to one and nothing to another. What other leads bring is in
 docs/results.md."""
@@ -93,9 +93,9 @@ def shipped() -> Models:
 
 
 def policy_for(
-    teacher: Teacher, strangers: Strangers, fmr: float | None = 1e-3, margin: float = MARGIN
+    teacher: Teacher, strangers: Strangers, fmr: float | None = 1e-3, lead: float = LEAD
 ) -> AbstentionPolicy:
-    """When `teacher` must abstain: nobody as near as strangers are at `fmr`, or two persons within `margin`.
+    """When `teacher` must abstain: nobody as near as strangers are at `fmr`, or two persons within `lead`.
 
     Without `fmr` nobody is too far away.
     """
@@ -104,8 +104,8 @@ def policy_for(
     usable = np.flatnonzero(extraction.usable)
     features, persons = extraction.features[usable], [strangers.persons[int(i)] for i in usable.tolist()]
     nearest = -1.0 if fmr is None else calibrate(features, persons).cosine_at(-10 * float(np.log10(fmr)))
-    lead = margin * float(impostor_cosines(features, persons).std())
-    return AbstentionPolicy(min_cosine=min(1.0, nearest), min_margin=lead)
+    least = lead * float(impostor_cosines(features, persons).std())
+    return AbstentionPolicy(min_cosine=min(1.0, nearest), min_margin=least)
 
 
 def _student(package: StudentPackage) -> Student:
@@ -190,7 +190,7 @@ def from_images(  # noqa: PLR0917 - in the order in which they are used
     origin = Origin("images", "v1", teacher.space, created, training={"steps": training.student_steps})
     data = package_student(student, "fused", impostors, origin, signer=signer, seal_key=fleet_key)
     notes = (f"teacher {teacher.name}, student distilled from nothing in {training.student_steps} steps",)
-    policy = policy_for(teacher, impostors, fmr=None, margin=IMAGE_LEAD)
+    policy = policy_for(teacher, impostors, fmr=None, lead=IMAGE_LEAD)
     return Models(teacher, policy, student, Release(data, signer.public_key(), fleet_key), impostors, notes)
 
 

@@ -88,6 +88,18 @@ def storage_error(error: OSError, path: Path, action: str) -> StorageError:
     return StorageError(Code.STORAGE_FAILED, f"{path} could not be {action} ({reason}): check path and permissions")
 
 
+def make_folder(folder: Path) -> None:
+    """Make `folder` and those above it, unless they are there.
+
+    Raises:
+        StorageError: `storage-full`, `storage-failed`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder, "made") from error
+
+
 def _write_then(path: Path, data: bytes, mode: int, publish: Callable[[Path, Path], None]) -> None:
     """Write `data` beside `path`, flush it, `publish` it under that name; the temporary file goes in any case."""
     # Short, so that a long name cannot push it over the limit; random, so that writers in one folder never meet.
