@@ -247,54 +247,54 @@ CATALOGUE = MappingProxyType(
         ),
         Code.QUEUE_UNAVAILABLE: Entry(
             100,
-            '"The queue\'s server did not answer in time."',
+            "The queue's server did not answer in time.",
             Status.UNAVAILABLE,
             f"the service cannot reach its queue: {_AGAIN_LATER}",
             retryable=True,
         ),
         Code.QUEUE_REFUSED: Entry(
             101,
-            '"The queue\'s server refused a command: rights, memory or foreign data."',
+            "The queue's server refused a command: rights, memory or foreign data.",
             Status.INTERNAL,
             f"the service may not use its queue: {_ASK_OPERATOR}",
         ),
         Code.ENTRY_INVALID: Entry(
-            102, '"A queue entry is not a JSON mapping with text as its context."', Status.INVALID_ARGUMENT
+            102, "A queue entry is not a JSON mapping with text as its context.", Status.INVALID_ARGUMENT
         ),
-        Code.ENTRY_TOO_LARGE: Entry(103, '"A queue entry is larger than a queue carries."', Status.INVALID_ARGUMENT),
+        Code.ENTRY_TOO_LARGE: Entry(103, "A queue entry is larger than a queue carries.", Status.INVALID_ARGUMENT),
         Code.ENTRY_UNKNOWN: Entry(
-            104, '"A queue entry was named that the queue does not know, or no longer."', Status.NOT_FOUND
+            104, "A queue entry was named that the queue does not know, or no longer.", Status.NOT_FOUND
         ),
-        Code.ENTRY_CANCELLED: Entry(105, '"A queue entry was cancelled while a worker had it."', Status.CANCELLED),
+        Code.ENTRY_CANCELLED: Entry(105, "A queue entry was cancelled while a worker had it.", Status.CANCELLED),
         Code.CLAIM_LOST: Entry(
-            106, '"A worker no longer holds the entry it claimed."', Status.ABORTED, "somebody else took the work over"
+            106, "A worker no longer holds the entry it claimed.", Status.ABORTED, "somebody else took the work over"
         ),
         Code.OBJECTS_UNAVAILABLE: Entry(
             90,
-            '"The object store did not answer, or not in time."',
+            "The object store did not answer, or not in time.",
             Status.UNAVAILABLE,
             f"the service cannot reach its objects: {_AGAIN_LATER}",
             retryable=True,
         ),
         Code.OBJECTS_REFUSED: Entry(
             91,
-            '"The object store refused: credentials, rights or a missing bucket."',
+            "The object store refused: credentials, rights or a missing bucket.",
             Status.INTERNAL,
             f"the service may not use its objects: {_ASK_OPERATOR}",
         ),
-        Code.OBJECT_MISSING: Entry(92, '"An object is not there, or its time has run out."', Status.NOT_FOUND),
+        Code.OBJECT_MISSING: Entry(92, "An object is not there, or its time has run out.", Status.NOT_FOUND),
         Code.OBJECT_CORRUPT: Entry(
             93,
-            '"An object\'s bytes do not match its digest."',
+            "An object's bytes do not match its digest.",
             Status.DATA_LOSS,
             f"an object is damaged: {_ASK_OPERATOR}",
         ),
         Code.OBJECT_CONFLICT: Entry(
-            94, '"An object exists already, or was changed by somebody else meanwhile."', Status.ABORTED
+            94, "An object exists already, or was changed by somebody else meanwhile.", Status.ABORTED
         ),
         Code.OBJECT_RANGE: Entry(
-            95, '"A part of an object was asked for that lies beyond its end."', Status.OUT_OF_RANGE
+            95, "A part of an object was asked for that lies beyond its end.", Status.OUT_OF_RANGE
         ),
-        Code.OBJECT_KEY: Entry(96, '"A key is not one that an object can have."', Status.INVALID_ARGUMENT),
+        Code.OBJECT_KEY: Entry(96, "A key is not one that an object can have.", Status.INVALID_ARGUMENT),
     }
 )

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from importlib import resources
 from typing import Any
 
 from tutelage.canonical import canonical_json
-from tutelage.errors import Code, MissingExtraError, QueueError
+from tutelage.errors import Code, QueueError
 from tutelage.queue_entries import (
     LEASE,
     MAX_DELIVERIES,
@@ -39,25 +39,9 @@ from tutelage.queue_entries import (
     Status,
     entry_of,
 )
+from tutelage.redis_server import answer, connect
 
-try:
-    from redis import exceptions
-    from redis.asyncio import Redis
-    from redis.asyncio.retry import Retry
-    from redis.backoff import EqualJitterBackoff
-except ModuleNotFoundError as error:
-    raise MissingExtraError("stores", "a queue on Redis") from error
-
-ANSWER_WITHIN = timedelta(seconds=15)
-"""Every call ends by then, well or with `queue-unavailable`: half a lease, so a failed renewal can be repeated."""
-
-_SOCKET_SECONDS = 5.0  # one attempt; longer than the longest blocking read below
 _BLOCK_MS = 2000  # one blocking read: short enough to see delayed and abandoned entries
-# The pauses add up to 4.6 to 9.1 s, the time Redis takes to load an append-only file of some 100 MB. Half of each is
-# random: clients that lost one server do not come back in step. At most 2 s, so its return is soon seen.
-_BACKOFF = EqualJitterBackoff(cap=2.0, base=0.05)
-_RETRIES = 8
-
 _SCRIPT = resources.files("tutelage").joinpath("queues.lua").read_text(encoding="utf-8")
 
 
@@ -78,13 +62,7 @@ class RedisQueue:
         self.lease = lease
         self._prefix, self._most = f"tutelage:{{{name}}}:", max_deliveries
         self._block, self._keep = min(_milliseconds(poll), _BLOCK_MS), _milliseconds(remember)
-        self._redis = Redis.from_url(
-            url,
-            decode_responses=True,
-            socket_timeout=_SOCKET_SECONDS,
-            socket_connect_timeout=_SOCKET_SECONDS,
-            retry=Retry(_BACKOFF, _RETRIES),
-        )
+        self._redis = connect(url)
         self._script = self._redis.register_script(_SCRIPT)
 
     async def put(
@@ -114,7 +92,7 @@ class RedisQueue:
                 return None
             # A plain read: it wakes at anything newer than what the claim saw, and takes nothing away.
             ends: dict[Any, Any] = {self._prefix + priority: end for priority, end in zip(Priority, found, strict=True)}
-            await _answer(self._redis.xread(ends, count=1, block=min(left, self._block)))
+            await answer(self._redis.xread(ends, count=1, block=min(left, self._block)))
 
     async def renew(self, claim: Claim) -> None:
         """See `Queue.renew`."""
@@ -143,7 +121,7 @@ class RedisQueue:
 
     async def status(self, entry_id: str) -> Status:
         """See `Queue.status`."""
-        found = _known(await _answer(self._redis.hgetall(f"{self._prefix}entry:{entry_id}")), entry_id)
+        found = _known(await answer(self._redis.hgetall(f"{self._prefix}entry:{entry_id}")), entry_id)
         entry = _entry(entry_id, found["body"], found["context"], found["priority"])
         state, deliveries = State(found["state"]), int(found["deliveries"])
         return Status(entry, state, deliveries, found.get("worker", ""), found.get("error", ""))
@@ -155,7 +133,7 @@ class RedisQueue:
 
     async def dead(self, *, limit: int = 100) -> Sequence[Status]:
         """See `Queue.dead`."""
-        ids = await _answer(self._redis.zrange(f"{self._prefix}dead", 0, limit - 1))
+        ids = await answer(self._redis.zrange(f"{self._prefix}dead", 0, limit - 1))
         return [await self.status(entry_id) for entry_id in ids]
 
     async def revive(self, entry_id: str) -> bool:
@@ -171,22 +149,7 @@ class RedisQueue:
         _check(await self._run("settle", claim.entry.id, claim.token, *words), claim)
 
     async def _run(self, *words: str | bytes | int) -> Any:
-        return await _answer(self._script(keys=[self._prefix], args=words))
-
-
-async def _answer(call: Awaitable[Any]) -> Any:
-    """What the server says to `call`; the driver's exceptions end here."""
-    try:
-        async with asyncio.timeout(ANSWER_WITHIN.total_seconds()):
-            return await call
-    except (exceptions.ConnectionError, exceptions.TimeoutError, TimeoutError, OSError) as error:
-        if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
-            raise QueueError(Code.QUEUE_REFUSED, f"the queue's server refused the login ({error})") from error
-        raise QueueError(Code.QUEUE_UNAVAILABLE, f"the queue's server did not answer ({error}): try again") from error
-    except exceptions.RedisError as error:
-        raise QueueError(
-            Code.QUEUE_REFUSED, f"the queue's server refused ({error}): check rights and memory"
-        ) from error
+        return await answer(self._script(keys=[self._prefix], args=words))
 
 
 def _check(answer: str, claim: Claim) -> None:

@@ -93,14 +93,14 @@ class Secret:
         return "<secret>"
 
 
-def settings_or_exit(kind: type[T], environ: Mapping[str, str]) -> T:
+def settings_or_exit(kind: type[T], environ: Mapping[str, str], prefix: str = PREFIX) -> T:
     """`read_settings`, for the first line of a program: what is wrong goes to standard error.
 
     Raises:
         SystemExit: With the exit code of `setting-invalid` in docs/errors.md.
     """
     try:
-        return read_settings(kind, environ)
+        return read_settings(kind, environ, prefix)
     except TutelageError as error:
         _exit(error)
 

@@ -68,7 +68,7 @@ async def test_a_flushed_server_takes_new_entries_without_a_restart_of_anybody(r
 
 
 async def test_a_server_that_is_away_or_frozen_is_a_typed_error_within_the_deadline(real, monkeypatch):
-    monkeypatch.setattr("tutelage.queues.ANSWER_WITHIN", timedelta(seconds=1))
+    monkeypatch.setattr("tutelage.redis_server.ANSWER_WITHIN", timedelta(seconds=1))
     queue = real()
     await queue.put({}, key="a")
     real.server.freeze()

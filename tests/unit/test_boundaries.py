@@ -28,8 +28,10 @@ NEED_AN_EXTRA = (
     "tutelage.grpc_errors",
     "tutelage.metrics",
     "tutelage.queues",
+    "tutelage.redis_server",
     "tutelage.s3_objects",
     "tutelage.server",
+    "tutelage.serving",
 )
 
 

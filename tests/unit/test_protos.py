@@ -18,6 +18,7 @@ from google.protobuf.descriptor_pb2 import (
     EnumDescriptorProto,
     FileDescriptorProto,
     FileDescriptorSet,
+    MethodOptions,
     ServiceDescriptorProto,
 )
 from grpc_tools import protoc
@@ -36,13 +37,16 @@ PROTOS = ROOT / "protos"
 CONTRACTS = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.rglob("*.proto"))
 CALLS = {
     "TeacherInferenceService": {"EnrolPerson", "RemovePerson", "Label", "SubmitLabelBatch", "GetLabelBatch"}
-    | {"GetTeacher"},
+    | {"GetTeacher", "ExtractFeatures"},
     "StudentDistillerService": {"SubmitJob", "GetJob", "ListJobs", "WatchJob", "CancelJob"},
     "ModelRegistryService": {"CreateVersion", "GetVersion", "ListVersions", "DownloadVersion", "SetChannel"}
     | {"GetChannel", "ListChannelHistory", "CheckIn"},
     "DeviceService": {"Enrol", "Recognize", "Verify", "GetStatus", "ListSamples", "ExplainSample", "ErasePerson"}
     | {"TrainNow", "Rollback", "WatchEvents"},
 }
+# Calls that a client may not repeat by itself: a second one finds what the first has done.
+NOT_REPEATED = {"RemovePerson", "CreateVersion", "SetChannel"}
+NOT_REPEATED |= {"Enrol", "Recognize", "Verify", "ErasePerson", "TrainNow", "Rollback"}
 STREAMS_IN = {"CreateVersion"}
 STREAMS_OUT = {"WatchJob", "DownloadVersion", "WatchEvents"}
 # Numbers of fields in descriptor.proto, of which the paths of comments are made.
@@ -288,3 +292,16 @@ def test_a_generator_of_another_version_is_refused(tree: Path):
     refused = run(tree, "--check")
     assert refused.returncode == 1
     assert "1.0.0 is pinned" in refused.stderr
+
+
+def test_a_call_that_may_be_repeated_says_so(files: dict[str, FileDescriptorProto]):
+    levels = {
+        call.name: call.options.idempotency_level
+        for file in files.values()
+        for service in file.service
+        if service.name in CALLS
+        for call in service.method
+    }
+    assert {name for name, level in levels.items() if level == MethodOptions.IDEMPOTENCY_UNKNOWN} == NOT_REPEATED
+    changing = {"EnrolPerson", "SubmitLabelBatch", "SubmitJob", "CancelJob", "CheckIn"}
+    assert {name for name, level in levels.items() if level == MethodOptions.IDEMPOTENT} == changing

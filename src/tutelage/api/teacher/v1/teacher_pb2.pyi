@@ -577,6 +577,90 @@ class LabelBatchError(_message.Message):
 Global___LabelBatchError: _TypeAlias = LabelBatchError  # noqa: Y015
 
 @_typing.final
+class ExtractFeaturesRequest(_message.Message):
+    """Request of ExtractFeatures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAPTURES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def captures(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """PNG files, 1 to 256."""
+
+    def __init__(
+        self,
+        *,
+        captures: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["captures", b"captures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtractFeaturesRequest: _TypeAlias = ExtractFeaturesRequest  # noqa: Y015
+
+@_typing.final
+class ExtractFeaturesResponse(_message.Message):
+    """Response of ExtractFeatures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURES_FIELD_NUMBER: _builtins.int
+    TEACHER_SPACE_FIELD_NUMBER: _builtins.int
+    teacher_space: _builtins.str
+    """Id of the teacher's space, in which all of them lie."""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExtractedFeature]:
+        """One entry a capture, in their order."""
+
+    def __init__(
+        self,
+        *,
+        features: _abc.Iterable[Global___ExtractedFeature] | None = ...,
+        teacher_space: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "teacher_space", b"teacher_space"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtractFeaturesResponse: _TypeAlias = ExtractFeaturesResponse  # noqa: Y015
+
+@_typing.final
+class ExtractedFeature(_message.Message):
+    """What the teacher saw in one capture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    vector: _builtins.bytes
+    """Unit vector: 32-bit floats in little-endian order, as many as the space has dimensions; empty where the teacher
+    found nothing to compare.
+    """
+    reason: _builtins.str
+    """Why the capture is not usable, as a person would say it; empty where it is."""
+    note: _builtins.str
+    """What had to be assumed to use it; empty where nothing was."""
+    def __init__(
+        self,
+        *,
+        vector: _builtins.bytes = ...,
+        reason: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "reason", b"reason", "vector", b"vector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtractedFeature: _TypeAlias = ExtractedFeature  # noqa: Y015
+
+@_typing.final
 class GetTeacherRequest(_message.Message):
     """Request of GetTeacher."""
 

@@ -60,6 +60,11 @@ class TeacherInferenceServiceStub(object):
                 request_serializer=tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.GetLabelBatchRequest.SerializeToString,
                 response_deserializer=tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.GetLabelBatchResponse.FromString,
                 _registered_method=True)
+        self.ExtractFeatures = channel.unary_unary(
+                '/tutelage.api.teacher.v1.TeacherInferenceService/ExtractFeatures',
+                request_serializer=tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.ExtractFeaturesRequest.SerializeToString,
+                response_deserializer=tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.ExtractFeaturesResponse.FromString,
+                _registered_method=True)
         self.GetTeacher = channel.unary_unary(
                 '/tutelage.api.teacher.v1.TeacherInferenceService/GetTeacher',
                 request_serializer=tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.GetTeacherRequest.SerializeToString,
@@ -112,6 +117,15 @@ class TeacherInferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExtractFeatures(self, request, context):
+        """Gives the teacher's features of captures, in their order, to whoever distils students from it. Features are
+        biometrics: only callers that the service's settings name get them. INVALID_ARGUMENT: a capture cannot be read, or
+        there are too many. PERMISSION_DENIED: the caller is none of those. UNAVAILABLE: the teacher does not answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTeacher(self, request, context):
         """Says which teacher answers here, in which space, and when it abstains.
         """
@@ -146,6 +160,11 @@ def add_TeacherInferenceServiceServicer_to_server(servicer, server):
                     servicer.GetLabelBatch,
                     request_deserializer=tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.GetLabelBatchRequest.FromString,
                     response_serializer=tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.GetLabelBatchResponse.SerializeToString,
+            ),
+            'ExtractFeatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtractFeatures,
+                    request_deserializer=tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.ExtractFeaturesRequest.FromString,
+                    response_serializer=tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.ExtractFeaturesResponse.SerializeToString,
             ),
             'GetTeacher': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTeacher,
@@ -289,6 +308,33 @@ class TeacherInferenceService(object):
             '/tutelage.api.teacher.v1.TeacherInferenceService/GetLabelBatch',
             tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.GetLabelBatchRequest.SerializeToString,
             tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.GetLabelBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtractFeatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tutelage.api.teacher.v1.TeacherInferenceService/ExtractFeatures',
+            tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.ExtractFeaturesRequest.SerializeToString,
+            tutelage_dot_api_dot_teacher_dot_v1_dot_teacher__pb2.ExtractFeaturesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,11 @@ class TeacherInferenceServiceStub:
     """Says how a submitted batch stands, with the answers once it is done. NOT_FOUND: no such batch at that site, or it
     expired long ago.
     """
+    ExtractFeatures: _grpc.UnaryUnaryMultiCallable[_teacher_pb2.ExtractFeaturesRequest, _teacher_pb2.ExtractFeaturesResponse]
+    """Gives the teacher's features of captures, in their order, to whoever distils students from it. Features are
+    biometrics: only callers that the service's settings name get them. INVALID_ARGUMENT: a capture cannot be read, or
+    there are too many. PERMISSION_DENIED: the caller is none of those. UNAVAILABLE: the teacher does not answer.
+    """
     GetTeacher: _grpc.UnaryUnaryMultiCallable[_teacher_pb2.GetTeacherRequest, _teacher_pb2.GetTeacherResponse]
     """Says which teacher answers here, in which space, and when it abstains."""
 
@@ -88,6 +93,11 @@ class TeacherInferenceServiceAsyncStub(TeacherInferenceServiceStub):
     GetLabelBatch: _aio.UnaryUnaryMultiCallable[_teacher_pb2.GetLabelBatchRequest, _teacher_pb2.GetLabelBatchResponse]  # type: ignore[assignment]
     """Says how a submitted batch stands, with the answers once it is done. NOT_FOUND: no such batch at that site, or it
     expired long ago.
+    """
+    ExtractFeatures: _aio.UnaryUnaryMultiCallable[_teacher_pb2.ExtractFeaturesRequest, _teacher_pb2.ExtractFeaturesResponse]  # type: ignore[assignment]
+    """Gives the teacher's features of captures, in their order, to whoever distils students from it. Features are
+    biometrics: only callers that the service's settings name get them. INVALID_ARGUMENT: a capture cannot be read, or
+    there are too many. PERMISSION_DENIED: the caller is none of those. UNAVAILABLE: the teacher does not answer.
     """
     GetTeacher: _aio.UnaryUnaryMultiCallable[_teacher_pb2.GetTeacherRequest, _teacher_pb2.GetTeacherResponse]  # type: ignore[assignment]
     """Says which teacher answers here, in which space, and when it abstains."""
@@ -143,6 +153,17 @@ class TeacherInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_teacher_pb2.GetLabelBatchResponse, _abc.Awaitable[_teacher_pb2.GetLabelBatchResponse]]:
         """Says how a submitted batch stands, with the answers once it is done. NOT_FOUND: no such batch at that site, or it
         expired long ago.
+        """
+
+    @_abc_1.abstractmethod
+    def ExtractFeatures(
+        self,
+        request: _teacher_pb2.ExtractFeaturesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_teacher_pb2.ExtractFeaturesResponse, _abc.Awaitable[_teacher_pb2.ExtractFeaturesResponse]]:
+        """Gives the teacher's features of captures, in their order, to whoever distils students from it. Features are
+        biometrics: only callers that the service's settings name get them. INVALID_ARGUMENT: a capture cannot be read, or
+        there are too many. PERMISSION_DENIED: the caller is none of those. UNAVAILABLE: the teacher does not answer.
         """
 
     @_abc_1.abstractmethod
