@@ -13,7 +13,8 @@ FACE ?=
 BENCH ?=
 BENCHES = $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
 
-PROJECTS := pyproject.toml device-sim/pyproject.toml services/teacher-inference/pyproject.toml
+PARTS := device-sim services/teacher-inference services/student-distiller services/model-registry
+PROJECTS := pyproject.toml $(PARTS:%=%/pyproject.toml)
 INSTALL := $(BIN)/python -m pip install -c constraints.txt
 # One stamp for each set of extras: an installation is done once, and again when a project file changes.
 DEMO_STAMP := $(VENV)/.installed-demo
@@ -97,7 +98,7 @@ $(DEMO_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
 	@touch $@
 
 $(DEV_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
-	$(INSTALL) -e '.[dev,grpc,torch]' -e device-sim -e services/teacher-inference
+	$(INSTALL) -e '.[dev,grpc,torch]' $(PARTS:%=-e %)
 	@touch $@ $(DEMO_STAMP)
 
 $(FACE_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
