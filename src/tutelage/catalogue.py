@@ -39,6 +39,7 @@ class Code(StrEnum):
     EXTRA_MISSING = "extra-missing"
     SETTING_INVALID = "setting-invalid"
     REQUEST_INVALID = "request-invalid"
+    REQUEST_CONFLICT = "request-conflict"
     MESSAGE_TOO_LARGE = "message-too-large"
     DEADLINE_MISSING = "deadline-missing"
     DEADLINE_EXCEEDED = "deadline-exceeded"
@@ -213,6 +214,7 @@ CATALOGUE = MappingProxyType(
         Code.REQUEST_INVALID: Entry(
             80, "A request cannot be decoded or breaks the rules of its fields.", Status.INVALID_ARGUMENT
         ),
+        Code.REQUEST_CONFLICT: Entry(89, "A name or key was given before, for something else.", Status.ALREADY_EXISTS),
         Code.MESSAGE_TOO_LARGE: Entry(81, "A message has more bytes than are accepted.", Status.RESOURCE_EXHAUSTED),
         Code.DEADLINE_MISSING: Entry(
             82,

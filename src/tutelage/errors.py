@@ -25,7 +25,8 @@ entry (`tutelage.grpc_errors` does that): a message that may name what only this
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from tutelage.catalogue import CATALOGUE, Code, Entry, Status
 
@@ -56,6 +57,9 @@ __all__ = [
 
 class TutelageError(Exception):
     """Base of all failures; `message` is fit for a person to read and act on."""
+
+    facts: Mapping[str, str] = MappingProxyType({})
+    """What a program needs to go on, beside the code: it travels in the ErrorInfo's metadata, and is never secret."""
 
     def __init__(self, code: Code, message: str) -> None:
         """Keep `code` and `message`; `str()` gives the message alone."""
@@ -165,11 +169,11 @@ class SettingsError(TutelageError):
 
 
 class RequestError(InputError):
-    """A request cannot be decoded or breaks the rules of its fields."""
+    """A request cannot be decoded, breaks the rules of its fields, or contradicts an earlier one; codes `request-*`."""
 
-    def __init__(self, message: str) -> None:
-        """Code is always `request-invalid`; `message` names the field and what it takes, and reaches the caller."""
-        super().__init__(Code.REQUEST_INVALID, message)
+    def __init__(self, message: str, code: Code = Code.REQUEST_INVALID) -> None:
+        """Code is `request-invalid` or `request-conflict`; `message` names the field, and reaches the caller."""
+        super().__init__(code, message)
 
 
 class ServiceError(TutelageError):

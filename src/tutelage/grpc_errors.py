@@ -46,7 +46,7 @@ def status_for(error: Exception) -> grpc.Status:
         entry = CATALOGUE[error.code]
         if entry.public is not None:  # a message that was sent names what the caller sent, which no log may hold
             structlog.get_logger().warning("call failed", error=error.code.value, reason=error.message)
-        return _status(error.code, entry.public_text(error.message), {})
+        return _status(error.code, entry.public_text(error.message), error.facts)
     incident = uuid.uuid4().hex[:16]
     structlog.get_logger().error("call failed unforeseen", incident=incident, traceback=_frames(error))
     text = f"{CATALOGUE[Code.SERVICE_FAILED].public} under incident {incident}"
@@ -79,7 +79,9 @@ def error_from_call(error: grpc.aio.AioRpcError) -> TutelageError:
     text = error.details() or error.code().name
     info = _error_info(error)
     if info is not None and info.domain == DOMAIN and info.reason in Code.__members__:
-        return error_for(Code[info.reason], text)
+        typed = error_for(Code[info.reason], text)
+        typed.facts = {name: value for name, value in info.metadata.items() if name != "retryable"}
+        return typed
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         return ServiceError(Code.MESSAGE_TOO_LARGE, text)
     code = _BARE.get(error.code(), Code.SERVICE_FAILED)
