@@ -1,7 +1,8 @@
-"""Writes `src/tutelage/api` from the contracts beside this file; with `--check` only tells whether that is current.
+"""Writes generated code from the contracts beside this file; with `--check` only tells whether that is current.
 
 The paths of the contracts below this folder are the import paths of the generated modules, so nothing in them has to be
-rewritten. What comes out depends on the versions of the generators, so only those that `pyproject.toml` pins may run.
+rewritten: our own contracts are `tutelage/api`, those of servers that a service calls lie below that service's name.
+What comes out depends on the versions of the generators, so only those that `pyproject.toml` pins may run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from grpc_tools import protoc
 
 PROTOS = Path(__file__).resolve().parent
 ROOT = PROTOS.parent
-GENERATED = Path("tutelage/api")
+GENERATED = {Path("tutelage/api"): ROOT / "src", Path("teacher_inference/wire"): ROOT / "services/teacher-inference"}
+"""Packages of generated code, and the folder on the import path that each lies in."""
 GENERATORS = ("grpcio-tools", "mypy-protobuf")
 
 
@@ -45,9 +47,9 @@ def regenerate() -> list[str]:
     """Replace the generated code as a whole; sentences about what went wrong, in which case nothing has changed."""
     with tempfile.TemporaryDirectory() as folder:
         faults = generate(Path(folder))
-        if not faults:
-            rmtree(ROOT / "src" / GENERATED, ignore_errors=True)
-            copytree(Path(folder) / GENERATED, ROOT / "src" / GENERATED)
+        for package, source in () if faults else GENERATED.items():
+            rmtree(source / package, ignore_errors=True)
+            copytree(Path(folder) / package, source / package)
     return faults
 
 
@@ -55,9 +57,18 @@ def differences() -> list[str]:
     """One sentence for each file that is not as it would be generated now; changes nothing in the tree."""
     with tempfile.TemporaryDirectory() as folder:
         faults = generate(Path(folder))
-        fresh, kept = contents(Path(folder) / GENERATED), contents(ROOT / "src" / GENERATED)
-    changed = sorted(path for path in fresh.keys() | kept.keys() if fresh.get(path) != kept.get(path))
-    return faults or [f"src/{GENERATED}/{path} is out of date: run `make proto`" for path in changed]
+        return faults or [
+            f"{path} is out of date: run `make proto`"
+            for package, source in GENERATED.items()
+            for path in changed(Path(folder) / package, source / package)
+        ]
+
+
+def changed(fresh_folder: Path, kept_folder: Path) -> list[str]:
+    """Paths from the root of files in `kept_folder` that are not as in `fresh_folder`."""
+    fresh, kept = contents(fresh_folder), contents(kept_folder)
+    found = sorted(path for path in fresh.keys() | kept.keys() if fresh.get(path) != kept.get(path))
+    return [(kept_folder / path).relative_to(ROOT).as_posix() for path in found]
 
 
 def generate(out: Path) -> list[str]:
@@ -69,9 +80,9 @@ def generate(out: Path) -> list[str]:
     include = Path(protoc.__file__).parent / "_proto"
     if protoc.main(["protoc", *plugins, f"-I{PROTOS}", f"-I{include}", *outputs, *contracts]):
         return ["the contracts cannot be compiled; what is wrong stands above"]
-    api = out / GENERATED
-    for folder in (api, *(path for path in api.rglob("*") if path.is_dir())):
-        (folder / "__init__.py").write_text(_PACKAGE, encoding="utf-8")
+    for package in (out / name for name in GENERATED):
+        for folder in (package, *(path for path in package.rglob("*") if path.is_dir())):
+            (folder / "__init__.py").write_text(_PACKAGE, encoding="utf-8")
     return []
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 UNSEEN_FOLDERS = frozenset({".git", ".venv", "__pycache__", "build", "dist", "node_modules"})
-GENERATED = Path("src/tutelage/api")
+GENERATED = (Path("src/tutelage/api"), Path("services/teacher-inference/teacher_inference/wire"))
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def modules() -> tuple[Module, ...]:
         Module(path, module_name(path, distribution.source))
         for distribution in distributions()
         for path in sorted((distribution.source / distribution.import_name).rglob("*.py"))
-        if not path.is_relative_to(ROOT / GENERATED)
+        if not any(path.is_relative_to(ROOT / folder) for folder in GENERATED)
     )
 
 
