@@ -1,0 +1,345 @@
+"""The registry: what its calls do, over an object store that holds the truth and an index that finds things in it.
+
+A version is made in one order: file, manifest, index. Whatever breaks in between is either invisible (a file without a
+manifest) or found again (a manifest that is not in the index): `rebuild` makes the index from the manifests and the
+histories of the channels, and is run by itself where the index says that it is not built.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from model_registry.arrivals import Arrival, Budget
+from model_registry.channels import ChannelChange, Channels
+from model_registry.index import Devices, Index, VersionFilter
+from model_registry.uploads import Upload, Uploads
+from model_registry.versions import VERSIONS_PREFIX, Lineage, Version, digest_of_file, version_key
+from tutelage.errors import Code, ObjectError, PackageError, RequestError
+from tutelage.objects import ObjectStore, conflict, object_key
+from tutelage.package import StudentPackage, read_package
+from tutelage.paging import page_token, place_in
+
+__all__ = ["Received", "Registry"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Received:
+    """What came of an upload."""
+
+    version: Version | None
+    """None while bytes are still missing."""
+    stored_bytes: int
+    """Bytes that are kept from the file's beginning."""
+
+
+class Registry:
+    """Versions and channels; safe for any number of registries over one store and one index."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        index: Index,
+        *,
+        trusted: Sequence[Ed25519PublicKey],
+        upload_budget: Budget,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Keep only packages that one of `trusted` signed; `now` is the clock of times that are kept."""
+        self._objects, self._index, self._trusted, self._now = objects, index, trusted, now
+        self._channels, self._uploads = Channels(objects), Uploads(objects)
+        self._budget = upload_budget
+        self._building = asyncio.Lock()
+
+    async def receive(self, upload: Upload, *, offset: int, lineage: Lineage, chunks: AsyncIterator[bytes]) -> Received:
+        """Take the bytes of `upload` from `offset` on; a stream that breaks leaves what came for the next call.
+
+        Raises:
+            ObjectError: `object-range`, with the fact `stored_bytes`: the upload does not stand at `offset`.
+            PackageError: It is damaged or not signed by a trusted key; nothing is kept.
+            RequestError: More bytes came than were said; `request-conflict`, another package has that name and version.
+        """
+        if (version := await self.find(upload.digest)) is not None:
+            return Received(version, version.size_bytes)
+        stored = await self._do(self._uploads.stored_bytes, upload, self._now())
+        first = await anext(chunks, None)
+        if first is None and offset == 0:
+            return Received(None, stored)
+        if offset not in (0, stored):
+            raise _elsewhere(offset, stored)
+        self._budget.take(upload.size_bytes)
+        try:
+            return await self._arrive(upload, offset, lineage, _with_first(first, chunks))
+        finally:
+            self._budget.give_back(upload.size_bytes)
+
+    async def _arrive(self, upload: Upload, offset: int, lineage: Lineage, chunks: AsyncIterator[bytes]) -> Received:
+        """Store what is kept and what comes; keep what came where the stream ends, breaks or is cancelled too early."""
+        arrival = Arrival(self._objects, upload)
+        try:
+            if offset:
+                await self._do(self._resume, arrival, upload)
+            async for chunk in chunks:
+                arrival.add(chunk)
+        except (RequestError, ObjectError):
+            await arrival.cut()
+            raise
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self._keep(arrival, upload, offset)))
+            raise
+        if not arrival.is_whole:
+            return Received(None, await self._keep(arrival, upload, offset))
+        return Received(await self._complete(arrival, upload, lineage), upload.size_bytes)
+
+    def _resume(self, arrival: Arrival, upload: Upload) -> None:
+        for chunk in self._uploads.read(upload, self._now()):
+            arrival.add(chunk)
+
+    async def _keep(self, arrival: Arrival, upload: Upload, offset: int) -> int:
+        await arrival.cut()
+        return await self._do(
+            partial(self._uploads.keep, upload, bytes(arrival.data[offset:]), offset=offset, now=self._now())
+        )
+
+    async def _complete(self, arrival: Arrival, upload: Upload, lineage: Lineage) -> Version:
+        verified, stored = await asyncio.gather(
+            self._do(self._verified, bytes(arrival.data), upload), arrival.finish(), return_exceptions=True
+        )
+        if isinstance(stored, BaseException) and not isinstance(verified, PackageError):
+            raise stored
+        if isinstance(verified, BaseException):
+            await self._do(self._objects.delete, object_key(upload.file_digest))
+            await self._do(self._uploads.drop, upload)
+            raise verified
+        version = await self._publish(verified, upload, lineage)
+        await self._do(self._uploads.drop, upload)
+        return version
+
+    def _verified(self, data: bytes, upload: Upload) -> StudentPackage:
+        """The package in these bytes, if it is the one that `upload` names.
+
+        Raises:
+            PackageError: It is not, it is damaged, or nobody trusted signed it.
+        """
+        if digest_of_file(data) != upload.file_digest:
+            raise PackageError(Code.PACKAGE_CORRUPT, "the bytes do not have the digest file_digest: send them again")
+        package = read_package(data, trusted=self._trusted)
+        if package.digest != upload.digest:
+            raise PackageError(Code.PACKAGE_CORRUPT, f"the bytes are the package {package.digest}, not digest")
+        return package
+
+    async def adopt(self, upload: Upload, lineage: Lineage) -> Version:
+        """Make a version of a package whose file is in the object store already; again is no harm.
+
+        Raises:
+            ObjectError: `object-missing`, the file is not there.
+            PackageError: It is damaged or not signed by a trusted key.
+            RequestError: `request-conflict`, another package has that name and version.
+        """
+        if (version := await self.find(upload.digest)) is not None:
+            return version
+        data = await self._do(lambda: b"".join(self._objects.read(object_key(upload.file_digest))))
+        return await self._publish(await self._do(self._verified, data, upload), upload, lineage)
+
+    async def _publish(self, package: StudentPackage, upload: Upload, lineage: Lineage) -> Version:
+        """Write the manifest, once, and tell the index."""
+        version = Version.of(
+            package,
+            file_digest=upload.file_digest,
+            size_bytes=upload.size_bytes,
+            lineage=lineage,
+            now=self._now(),
+        )
+        version = await self._do(self._created, version)
+        await self._index.add(version)
+        structlog.get_logger().info("version created", student=version.name, version=version.version)
+        return version
+
+    def _created(self, version: Version) -> Version:
+        """`version` as it is in the store, whoever put it there."""
+        key = version_key(version.name, version.version)
+        try:
+            self._objects.create(key, version.as_bytes(), needs=[version.object_key])
+        except ObjectError as error:
+            if error.code is not Code.OBJECT_CONFLICT:
+                raise
+            found = Version.from_bytes(self._objects.get(key).data)
+            if found.digest != version.digest:
+                raise RequestError(
+                    f"{version.name} {version.version} is another package: give yours another version",
+                    Code.REQUEST_CONFLICT,
+                ) from error
+            return found
+        return version
+
+    async def find(self, digest: str) -> Version | None:
+        """The version of this digest, if there is one."""
+        return await self._sure(lambda: self._index.version(digest))
+
+    async def get(self, digest: str) -> Version:
+        """The version of this digest.
+
+        Raises:
+            ObjectError: `object-missing`.
+        """
+        version = await self.find(digest)
+        if version is None:
+            raise ObjectError(Code.OBJECT_MISSING, f"there is no version {digest}: create it, or check the digest")
+        return version
+
+    async def named(self, name: str, version: str) -> Version:
+        """The version that people call so.
+
+        Raises:
+            ObjectError: `object-missing`.
+        """
+        try:
+            return Version.from_bytes((await self._do(self._objects.get, version_key(name, version))).data)
+        except ObjectError as error:
+            if error.code is not Code.OBJECT_MISSING:
+                raise
+            raise ObjectError(Code.OBJECT_MISSING, f"there is no {name} {version}: check name and version") from error
+
+    async def devices(self, digest: str) -> Devices:
+        """Who runs the version of this digest."""
+        return await self._index.devices(digest)
+
+    async def page(self, wanted: VersionFilter, *, token: str, limit: int) -> tuple[Sequence[Version], str]:
+        """Versions, the latest created first, and the token of the next page.
+
+        Raises:
+            RequestError: The token is not of this listing.
+        """
+        question = tuple(vars(wanted).values())
+        after = place_in(token, *question)
+        if not await self._index.is_built():
+            await self.rebuild()
+        versions, place = await self._index.page(wanted, after=after, limit=limit)
+        return versions, page_token(place, *question)
+
+    async def read(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+        """The file of a version from `offset` on, in pieces.
+
+        Raises:
+            ObjectError: `object-missing`; `object-range`, the offset is beyond its end.
+        """
+        version = await self.get(digest)
+        chunks = await self._do(partial(self._objects.read, version.object_key, offset=offset))
+        while (chunk := await self._do(next, chunks, None)) is not None:
+            yield chunk
+
+    async def set_channel(
+        self, channel: str, digest: str, *, expected: str | None, reason: str, actor: str | None
+    ) -> tuple[Version, ChannelChange]:
+        """Point `channel` to a version, if it points to the `expected` one (None: to none) now.
+
+        Raises:
+            ObjectError: `object-missing`, no such version; `object-conflict`, it points elsewhere.
+        """
+        version = await self.get(digest)
+        latest = await self.latest(channel)
+        if (latest.digest if latest else None) != expected:
+            raise conflict(f"channel {channel}")
+        append = partial(self._channels.append, latest, channel, digest, reason=reason, actor=actor, now=self._now())
+        change = await self._do(append)
+        await self._index.set_channel(change)
+        structlog.get_logger().info("channel set", channel=channel, number=change.number, version=version.version)
+        return version, change
+
+    async def latest(self, channel: str) -> ChannelChange | None:
+        """The latest change of a channel, as the store has it; None if it was never set."""
+        known = await self._index.channel(channel)
+        latest = await self._do(partial(self._channels.latest, channel, known=known))
+        if latest is not None and latest != known:
+            await self._index.set_channel(latest)
+        return latest
+
+    async def channel(self, channel: str) -> tuple[Version, ChannelChange]:
+        """Where a channel points.
+
+        Raises:
+            ObjectError: `object-missing`, it was never set.
+        """
+        change = await self._latest_of(channel)
+        return await self.get(change.digest), change
+
+    async def history(self, channel: str, *, token: str, limit: int) -> tuple[Sequence[ChannelChange], str]:
+        """Changes of a channel, the latest first, and the token of the next page.
+
+        Raises:
+            ObjectError: `object-missing`, it was never set.
+            RequestError: The token is not of this listing.
+        """
+        place = place_in(token, channel)
+        newest = int(place) if place.isdecimal() else (await self._latest_of(channel)).number
+        changes = await self._do(lambda: list(self._channels.history(channel, newest=newest, count=limit)))
+        rest = newest - len(changes)
+        return changes, page_token(str(rest) if rest else "", channel)
+
+    async def _latest_of(self, channel: str) -> ChannelChange:
+        latest = await self.latest(channel)
+        if latest is None:
+            raise ObjectError(Code.OBJECT_MISSING, f"channel {channel} was never set: set it, or check its name")
+        return latest
+
+    async def rebuild(self, report: Callable[[int], None] = lambda _: None) -> int:
+        """Make the index anew from the store, telling `report` of each version; how many versions there are.
+
+        Calls go on meanwhile; what is created during it is in the index too.
+        """
+        async with self._building:
+            await self._index.clear()
+            count, after = 0, ""
+            while True:
+                page = await self._do(partial(self._objects.list, VERSIONS_PREFIX, after=after))
+                for key in page.keys:
+                    await self._index.add(Version.from_bytes((await self._do(self._objects.get, key)).data))
+                    count += 1
+                    report(count)
+                if page.after is None:
+                    break
+                after = page.after
+            await self.refresh()
+            await self._index.mark_built()
+            structlog.get_logger().info("index built", versions=count)
+            return count
+
+    async def refresh(self) -> None:
+        """Tell the index of what other registries did to channels, and forget uploads that ended."""
+        for name in await self._do(self._channels.names):
+            await self.latest(name)
+        await self._do(self._uploads.sweep, self._now())
+
+    async def _sure(self, look: Callable[[], Awaitable[T | None]]) -> T | None:
+        """What `look` finds in the index, which is built first where it finds nothing because it is empty."""
+        found = await look()
+        if found is None and not await self._index.is_built():
+            await self.rebuild()
+            found = await look()
+        return found
+
+    @staticmethod
+    async def _do(work: Callable[..., T], *words: object) -> T:
+        return await asyncio.to_thread(work, *words)
+
+
+async def _with_first(first: bytes | None, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first is not None:
+        yield first
+    async for chunk in chunks:
+        yield chunk
+
+
+def _elsewhere(offset: int, stored: int) -> ObjectError:
+    error = ObjectError(Code.OBJECT_RANGE, f"the upload stands at {stored}, not at {offset}: go on from there")
+    error.facts = {"stored_bytes": str(stored)}
+    return error
