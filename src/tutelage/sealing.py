@@ -3,7 +3,8 @@
 Everything biometric at rest is sealed. AES-256-GCM (NIST SP 800-38D) with a fresh random nonce each time; the purpose
 of the bytes is bound to them as associated data, so that something sealed for one use cannot be passed off for another.
 A key may seal 2**32 times (SP 800-38D §8.3 for random nonces); a device sealing one capture a second gets there in 136
-years.
+years. `seal_alike` gives the same bytes for the same data, for stores that name things by their content: its nonce is a
+keyed hash of purpose and data, so that a nonce is used again for equal data only, whose equality is then no secret.
 
 A sealed part, in order of bytes:
 
@@ -20,6 +21,7 @@ A key file holds the 32 bytes as one line of 64 hexadecimal digits.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 from pathlib import Path
 
@@ -49,9 +51,25 @@ def seal(data: bytes, key: bytes, *, purpose: str) -> bytes:
     Raises:
         StorageError: `key-wrong`, the key has not 32 bytes.
     """
-    header = _MAGIC + _key_id(key)
     # From the operating system and not a parameter: a nonce used twice would give the plain texts away.
-    nonce = os.urandom(_NONCE_BYTES)
+    return _sealed(data, key, os.urandom(_NONCE_BYTES), purpose)
+
+
+def seal_alike(data: bytes, key: bytes, *, purpose: str) -> bytes:
+    """`data` sealed as by `seal`, but always into the same bytes: who sees them can tell equal data, nothing more.
+
+    Raises:
+        StorageError: `key-wrong`, the key has not 32 bytes.
+    """
+    # Derived, so that no key serves two algorithms; the purpose's length keeps it apart from the data.
+    nonce_key = hmac.digest(key, b"tutelage nonce key", "sha256")
+    words = purpose.encode()
+    told = len(words).to_bytes(4, "big") + words + data
+    return _sealed(data, key, hmac.digest(nonce_key, told, "sha256")[:_NONCE_BYTES], purpose)
+
+
+def _sealed(data: bytes, key: bytes, nonce: bytes, purpose: str) -> bytes:
+    header = _MAGIC + _key_id(key)
     return header + nonce + AESGCM(key).encrypt(nonce, data, header + purpose.encode())
 
 

@@ -11,7 +11,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from tutelage.settings import Address, Secret
 if TYPE_CHECKING:
     from tutelage.redis_server import Redis
 
-__all__ = ["ObjectsSettings", "RedisSettings", "Stores", "StoresSettings", "open_stores"]
+__all__ = ["ObjectsSettings", "RedisSettings", "Stores", "StoresSettings", "open_objects", "open_stores"]
 
 PREPARE_EVERY = timedelta(seconds=1)
 """How often a store that does not answer yet is asked to make its bucket."""
@@ -106,9 +106,13 @@ class StoresSettings:
 class Stores:
     """Queues and objects of one program; `open_stores` makes them."""
 
-    def __init__(self, objects: ObjectStore, redis: Redis | None, url: str, *, durable: bool) -> None:
+    def __init__(
+        self, objects: ObjectStore, redis: Redis | None, url: str, *, durable: bool, place: ObjectsSettings
+    ) -> None:
         """Hand out `objects`, and queues on the Redis at `url` or, where `redis` is None, in this process."""
         self.objects = objects
+        self.place = place
+        """Where the objects lie, for other processes of this machine that `open_objects` there."""
         self.redis = redis
         """The connection for indexes; None where they live in this process."""
         self.durable = durable
@@ -159,15 +163,31 @@ async def open_stores(settings: StoresSettings) -> AsyncIterator[Stores]:
     redis = _connected(settings.redis) if settings.redis.address else None
     url = settings.redis.url if settings.redis.address else ""
     with tempfile.TemporaryDirectory(prefix="tutelage-objects-") as spare:
-        objects, prepare = _objects(settings.objects, Path(spare))
-        kept = bool(settings.objects.address or settings.objects.folder)
-        stores = Stores(objects, redis, url, durable=kept and redis is not None)
+        place = settings.objects if _is_kept(settings.objects) else replace(settings.objects, folder=Path(spare))
+        objects, prepare = _objects(place)
+        durable = _is_kept(settings.objects) and redis is not None
+        stores = Stores(objects, redis, url, durable=durable, place=place)
         tending = asyncio.create_task(_tend(objects, prepare))
         try:
             yield stores
         finally:
             tending.cancel()
             await stores.close()
+
+
+def open_objects(settings: ObjectsSettings) -> ObjectStore:
+    """The object store at the address or in the folder that `settings` name; nothing is made or swept.
+
+    Raises:
+        SettingsError: They name neither.
+    """
+    if not _is_kept(settings):
+        raise SettingsError("no object store is set: give its address, or a folder")
+    return _objects(settings)[0]
+
+
+def _is_kept(settings: ObjectsSettings) -> bool:
+    return bool(settings.address or settings.folder)
 
 
 async def _tend(objects: ObjectStore, prepare: Callable[[], None]) -> None:
@@ -189,10 +209,11 @@ def _connected(settings: RedisSettings) -> Redis:
     return connect(settings.url)
 
 
-def _objects(settings: ObjectsSettings, spare: Path) -> tuple[ObjectStore, Callable[[], None]]:
+def _objects(settings: ObjectsSettings) -> tuple[ObjectStore, Callable[[], None]]:
     """The store, and what makes it ready to be used."""
     if settings.address is None:
-        return FolderObjects(settings.folder or spare), lambda: None
+        assert settings.folder is not None  # noqa: S101 - callers see to it
+        return FolderObjects(settings.folder), lambda: None
     from tutelage.s3_objects import S3Objects  # noqa: PLC0415 - needs the extra `stores`
 
     assert settings.access_key is not None  # noqa: S101 - the settings refuse an address without them
