@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from device_sim.masters import grow_masters
 from device_sim.sensor import Presses, press_fingers, sense, sensor_patterns
-from tutelage.nn.batches import standardise
+from tutelage.nn.batches import EVERY_ROW, standardise
 from tutelage.nn.teachers import ResidualTeacher
 
 _SENSORS = 512
@@ -120,7 +120,7 @@ class FingerprintTeaching:
         """C of the source."""
         return self.source.persons
 
-    def taught(self, step: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs, labels and teacher features of the batch at `step`."""
-        inputs, labels = self.source.batch(step, size)
+    def taught(self, step: int, size: int, rows: slice = EVERY_ROW) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, labels and teacher features of these `rows` of the batch at `step`."""
+        inputs, labels = (part[rows] for part in self.source.batch(step, size))
         return inputs, labels, self.teacher.vectors(inputs).clone()

@@ -36,6 +36,7 @@ class Code(StrEnum):
     TRAINING_KILLED = "training-killed"
     TRAINING_BUDGET = "training-budget"
     TRAINING_DIVERGED = "training-diverged"
+    TRAINING_STOPPED = "training-stopped"
     EXTRA_MISSING = "extra-missing"
     SETTING_INVALID = "setting-invalid"
     REQUEST_INVALID = "request-invalid"
@@ -198,6 +199,9 @@ CATALOGUE = MappingProxyType(
             "A training's loss was no longer a number.",
             Status.FAILED_PRECONDITION,
             "the training's loss was no longer a number: lower the learning rate or check the data",
+        ),
+        Code.TRAINING_STOPPED: Entry(
+            63, "A training was told to stop; its checkpoint is kept.", Status.CANCELLED, "the training was told to stop"
         ),
         Code.EXTRA_MISSING: Entry(
             70,

@@ -17,7 +17,7 @@ from torch.nn import functional
 from toy_networks import TOY, TOY_TEACHER, look_at_images, toy_batches, toy_images, toy_student
 
 from tutelage.errors import Code, StorageError, TrainingError
-from tutelage.nn.batches import Augmentation, InputBatches
+from tutelage.nn.batches import EVERY_ROW, Augmentation, InputBatches
 from tutelage.nn.distil import CachedTeaching, Distillation, distil, distillation_loss
 from tutelage.nn.students import EXITS, CosineHeads, Student, fuse
 from tutelage.nn.teachers import ResidualTeacher, TeacherNetwork
@@ -60,11 +60,11 @@ class Watched:
     def centres(self) -> Tensor:
         return self.source.centres
 
-    def taught(self, step: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def taught(self, step: int, size: int, rows: slice = EVERY_ROW) -> tuple[Tensor, Tensor, Tensor]:
         if step >= self.stop_at:
             raise StoppedError
         self.asked.append(step)
-        inputs, labels, features = self.source.taught(step, size)
+        inputs, labels, features = self.source.taught(step, size, rows)
         return (inputs * float("nan") if step >= self.spoilt_from else inputs), labels, features
 
 

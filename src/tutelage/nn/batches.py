@@ -17,6 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+EVERY_ROW = slice(None)
+"""Which rows of a batch are wanted where nobody else has the others."""
+
+_SEEDS = 1 << 63  # what a generator can be seeded with
+
 
 class Batches(Protocol):
     """A source of labelled inputs."""
@@ -51,26 +56,31 @@ class Augmentation:
     noise: float = 0.15
     """Standard deviation of added noise, in standard deviations of the image."""
 
-    def apply(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Changed copies of standardised inputs (B, 1, H, W), standardised again."""
+    def apply(self, inputs: Tensor, generator: torch.Generator, rows: slice = EVERY_ROW) -> Tensor:
+        """Changed copies of these `rows` of standardised inputs (B, 1, H, W), standardised again.
+
+        Numbers are drawn for all rows, so that a row is changed alike whatever other rows are wanted.
+        """
         count, device = len(inputs), inputs.device
-        moved = functional.grid_sample(
-            inputs, self.placement(inputs, generator), padding_mode="reflection", align_corners=False
-        )
-        light = torch.randn(count, 1, 3, 3, generator=generator).to(device) * self.contrast
+        grid = self.placement(inputs, generator, rows)
+        moved = functional.grid_sample(inputs[rows], grid, padding_mode="reflection", align_corners=False)
+        light = torch.randn(count, 1, 3, 3, generator=generator)[rows].to(device) * self.contrast
         light = functional.interpolate(light, inputs.shape[-2:], mode="bicubic", align_corners=True)
-        grain = torch.randn(inputs.shape, generator=generator).to(device) * self.noise
-        amount = torch.rand(count, 1, 1, 1, generator=generator).to(device)
+        grain = torch.randn(inputs.shape, generator=generator)[rows].to(device) * self.noise
+        amount = torch.rand(count, 1, 1, 1, generator=generator)[rows].to(device)
         return standardise(moved + light + amount * grain)
 
-    def placement(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Sampling grid (B, H, W, 2), in grid_sample's units, of random shifts, rotations and zooms; none mirrors."""
-        draw = 2 * torch.rand(len(inputs), 4, generator=generator) - 1
+    def placement(self, inputs: Tensor, generator: torch.Generator, rows: slice = EVERY_ROW) -> Tensor:
+        """Sampling grid (B, H, W, 2), in grid_sample's units, of random shifts, rotations and zooms; none mirrors.
+
+        Of inputs (N, 1, H, W) these `rows`; numbers are drawn for all.
+        """
+        draw = 2 * torch.rand(len(inputs), 4, generator=generator)[rows] - 1
         angle, zoom = draw[:, 0] * math.radians(self.degrees), 1 + draw[:, 1] * self.zoom
         cos, sin = angle.cos() * zoom, angle.sin() * zoom
         x, y = draw[:, 2] * 2 * self.shift, draw[:, 3] * 2 * self.shift
         matrix = torch.stack([torch.stack([cos, -sin, x], 1), torch.stack([sin, cos, y], 1)], 1)
-        return functional.affine_grid(matrix.to(inputs.device), list(inputs.shape), align_corners=False)
+        return functional.affine_grid(matrix.to(inputs.device), [len(draw), *inputs.shape[1:]], align_corners=False)
 
 
 @dataclass(frozen=True)
@@ -89,14 +99,17 @@ class InputBatches:
         """C: one more than the highest label."""
         return int(self.labels.max()) + 1
 
-    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """A batch decided by `(seed, step)`."""
+    def batch(self, step: int, size: int, rows: slice = EVERY_ROW) -> tuple[Tensor, Tensor]:
+        """These `rows` of a batch of `size` decided by `(seed, step)`, the same whatever other rows are wanted."""
         chosen = self.chosen(step, size)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        return self.augmentation.apply(self.inputs[chosen], generator), self.labels[chosen]
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % _SEEDS)
+        return self.augmentation.apply(self.inputs[chosen], generator, rows), self.labels[chosen[rows]]
 
     def chosen(self, step: int, size: int) -> Tensor:
-        """Rows (size,) of the batch at `step`: person first, so that persons with many images do not outweigh."""
+        """Numbers (size,) of the inputs in the batch at `step`.
+
+        A person is drawn first, so that persons with many images do not outweigh.
+        """
         rng = np.random.default_rng([self.seed, step])
         uniform = rng.random(size)
         return torch.from_numpy(_balanced(self.labels.cpu().numpy(), uniform, rng))

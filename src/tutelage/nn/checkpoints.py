@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,94 @@ PLAIN = Codec()
 """A checkpoint as anybody may read it."""
 
 
+@dataclass(frozen=True)
+class TrainingState:
+    """All that a training changes, in place, and what it must be continued with."""
+
+    mark: str
+    """Fingerprint of the training's settings."""
+    modules: Mapping[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    """Of the modules' parameters, in the modules' order."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state as it is now, by the names of the file layout, on the processor; memory may be shared with it."""
+        tensors = {
+            f"model.{name}.{key}": value.detach().cpu().contiguous()
+            for name, module in self.modules.items()
+            for key, value in module.state_dict().items()
+        }
+        for index, state in self.optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                if value is not None:
+                    tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put tensors back where `tensors` took them from; modules change only if all is well.
+
+        Raises:
+            PackageError, LookupError, ValueError: they are those of other modules or of another optimizer.
+        """
+        state = _optimizer_state(tensors, self.optimizer)
+        everything = nn.ModuleDict(dict(self.modules))
+        fill_module(everything, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often a checkpoint is made: after so many steps, and after so many seconds whatever the step."""
+
+    steps: int
+    seconds: float
+
+
+class Checkpoints:
+    """The checkpoints of one training, each in place of the one before; without a place there are none."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        state: TrainingState,
+        cadence: Cadence,
+        kept: Callable[[int], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Tell `kept` the steps done whenever a checkpoint was written; `clock` gives seconds."""
+        self._path, self._state, self._cadence, self._kept, self._clock = path, state, cadence, kept, clock
+        self._last_s = clock()
+
+    def load(self) -> int:
+        """Restore the state from the file and return the steps done; 0 where there is no file.
+
+        Raises:
+            StorageError: as `load_checkpoint`.
+        """
+        if self._path is None or not self._path.exists():
+            return 0
+        state = self._state
+        return load_checkpoint(self._path, settings=state.mark, modules=state.modules, optimizer=state.optimizer)
+
+    def due(self, done: int) -> bool:
+        """Whether it is time for a checkpoint after `done` steps."""
+        late = self._clock() - self._last_s >= self._cadence.seconds
+        return self._path is not None and (late or done % self._cadence.steps == 0)
+
+    def save(self, done: int) -> None:
+        """Make a checkpoint after `done` steps.
+
+        Raises:
+            StorageError: as `save_checkpoint`.
+        """
+        if self._path is None:
+            return
+        state = self._state
+        save_checkpoint(self._path, step=done, settings=state.mark, modules=state.modules, optimizer=state.optimizer)
+        self._last_s = self._clock()
+        self._kept(done)
+
+
 def save_checkpoint(
     path: Path,
     *,
@@ -60,15 +149,7 @@ def save_checkpoint(
     Raises:
         StorageError: `storage-full` or `storage-failed`; the older checkpoint is still there.
     """
-    tensors = {
-        f"model.{name}.{key}": value.detach().cpu().contiguous()
-        for name, module in modules.items()
-        for key, value in module.state_dict().items()
-    }
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            if value is not None:
-                tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    tensors = TrainingState(settings, modules, optimizer).tensors()
     about = json.dumps({"step": step, "settings": settings})
     atomic_write(path, codec.seal(save_tensors(tensors, metadata={"training": about})))
 
@@ -91,7 +172,7 @@ def load_checkpoint(
     if about["settings"] != settings:
         raise _corrupt(path, "belongs to a training with other settings; delete or move it")
     try:
-        _restore(tensors, modules, optimizer)
+        TrainingState(settings, modules, optimizer).restore(tensors)
     except (PackageError, LookupError, ValueError) as error:
         raise _corrupt(path, "does not fit this training; delete it to start anew") from error
     return int(about["step"])
@@ -115,14 +196,6 @@ def _read(path: Path, codec: Codec) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _corrupt(path: Path, why: str) -> StorageError:
     return StorageError(Code.CHECKPOINT_CORRUPT, f"checkpoint {path} {why}")
-
-
-def _restore(tensors: dict[str, Tensor], modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
-    """Put tensors back where `save_checkpoint` took them from."""
-    state = _optimizer_state(tensors, optimizer)
-    everything = nn.ModuleDict(dict(modules))
-    fill_module(everything, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _optimizer_state(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:

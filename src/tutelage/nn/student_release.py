@@ -9,12 +9,13 @@ between few persons, readouts differ by chance.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tutelage.biometrics.calibration import MEASURED_BY, MIN_COMPARISONS
 from tutelage.biometrics.error_summary import ErrorSummary, impostor_count, summarise
@@ -26,7 +27,8 @@ from tutelage.labelling import Teacher
 from tutelage.nn.batches import InputBatches, label_numbers
 from tutelage.nn.distil import CachedTeaching, Distillation, distil
 from tutelage.nn.packaging import Strangers
-from tutelage.nn.students import READOUTS, Recogniser, Student
+from tutelage.nn.process_group import ALONE, Parcel, ProcessGroup
+from tutelage.nn.students import READOUTS, Recogniser, Student, StudentSpec
 from tutelage.nn.teacher_release import MOST_MEASURED, digest
 from tutelage.nn.train_teacher import Progress
 
@@ -133,26 +135,73 @@ def divide(everybody: Taught, share: float, seed: int, side: int) -> Lesson:
 
 
 def distil_student(
-    student: Student, lesson: Lesson, settings: Distillation, *, device: str, checkpoint: Path, progress: Progress
+    student: Student,
+    lesson: Lesson,
+    settings: Distillation,
+    *,
+    device: str,
+    checkpoint: Path,
+    progress: Progress,
+    group: ProcessGroup = ALONE,
+    stop: Callable[[], bool] = lambda: False,
+    kept: Callable[[int], None] = lambda _: None,
 ) -> Distilled:
     """Distil `student` in place and measure it; equal arguments give equal weights on a processor.
 
+    Of a `group` of several the one that leads calls this, all others `help_distil`; the student is that of one process
+    within rounding. `stop` and `kept` are those of `tutelage.nn.distil.distil`.
+
     Raises:
-        TrainingError: `training-diverged`.
+        TrainingError: `training-diverged`, `training-stopped`, `training-killed`: see `distil`.
         StorageError: the checkpoint cannot be read or written, or is of another distillation.
+        UsageError: there are fewer captures in a batch than processes.
     """
     numbers, _ = label_numbers(lesson.taught.cohort.persons)
     inputs = torch.from_numpy(to_input(lesson.taught.cohort.captures, student.spec.side))
-    labels, features = torch.from_numpy(numbers), torch.from_numpy(lesson.taught.features.vectors)
-    material = digest((inputs, labels, features, *student.state_dict().values()))
-    bound = CohortDistillation(**asdict(settings), material=material)
-    teaching = CachedTeaching.of(InputBatches(inputs, labels, settings.seed), features)
-    distil(student, teaching, bound, device=device, checkpoint=checkpoint, progress=progress)
+    material = {"inputs": inputs, "labels": torch.from_numpy(numbers)}
+    material["features"] = torch.from_numpy(lesson.taught.features.vectors)
+    bound = CohortDistillation(
+        **asdict(settings), material=digest((*material.values(), *student.state_dict().values()))
+    )
+    if group.size > 1:
+        group.handed(Parcel({"spec": student.spec.as_json(), "settings": asdict(bound)}, material))
+    teaching = _teaching(material, bound.seed)
+    distil(
+        student,
+        teaching,
+        bound,
+        device=device,
+        checkpoint=checkpoint,
+        progress=progress,
+        group=group,
+        stop=stop,
+        kept=kept,
+    )
     unseen = lesson.unseen.rows(lesson.unseen.cohort.first_rows(MOST_MEASURED))
     errors = _judged(student.cpu(), unseen.cohort)
     readout, reason = best_readout(errors)
     errors["teacher"] = summarise(unseen.features, unseen.cohort.persons)
     return Distilled(student, bound, errors, readout, reason)
+
+
+def help_distil(group: ProcessGroup, *, device: str, stop: Callable[[], bool] = lambda: False) -> None:
+    """Share the batches of the training for which the process that leads `group` calls `distil_student`.
+
+    Everything that is learnt from comes from there: this process needs no data set, no teacher and no checkpoint. It
+    waits until the leader begins.
+
+    Raises:
+        TrainingError: as `distil_student`; `training-killed` also if the leader ends before it begins.
+    """
+    lesson = group.handed(None)
+    settings = CohortDistillation(**lesson.about["settings"])
+    student = Student(StudentSpec.from_json(lesson.about["spec"]))
+    distil(student, _teaching(lesson.tensors, settings.seed), settings, device=device, group=group, stop=stop)
+
+
+def _teaching(material: Mapping[str, Tensor], seed: int) -> CachedTeaching:
+    source = InputBatches(material["inputs"], material["labels"], seed)
+    return CachedTeaching.of(source, material["features"])
 
 
 def best_readout(errors: Mapping[str, ErrorSummary]) -> tuple[str, str]:
