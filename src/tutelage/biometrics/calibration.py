@@ -35,8 +35,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
-from scipy.stats import genpareto
 
 from tutelage.errors import Code, InputError, PackageError
 
@@ -90,10 +88,15 @@ class Tail:
 
     def decay(self, cosine: float) -> float:
         """Score gained from the threshold up to `cosine`, -10·log10 of the conditional survival."""
+        # Imported where a tail is fitted: it takes a second, and most who score never fit.
+        from scipy.stats import genpareto  # noqa: PLC0415
+
         return float(-10.0 / math.log(10.0) * genpareto.logsf(cosine - self.threshold, self.shape, scale=self.scale))
 
     def cosine_after(self, decay: Floats) -> Floats:
         """Cosines at which `decay` in score is reached, the inverse of `decay`."""
+        from scipy.stats import genpareto  # noqa: PLC0415 - as above
+
         survival = 10.0 ** (-decay / 10.0)
         return np.asarray(self.threshold + genpareto.isf(survival, self.shape, scale=self.scale), dtype=np.float64)
 
@@ -260,6 +263,8 @@ def _fit_tail(top: Floats, limit_cosine: float, limit_score: float) -> Tail:
     room = 1.0 - threshold - mean  # with a shape of -mean / room the law would end at cosine 1
     lowest = max(-MAX_SHAPE, -mean / room * (1.0 - 1e-9)) if room > 0.0 else -MAX_SHAPE
     if limit_cosine < 1.0 and above_cap(lowest) > 0.0:
+        from scipy.optimize import brentq  # noqa: PLC0415 - as above
+
         lowest = float(brentq(above_cap, lowest, MAX_SHAPE))
     return law(min(max(_moment_shape(excess), lowest), MAX_SHAPE))
 

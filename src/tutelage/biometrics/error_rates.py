@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 from tutelage.errors import Code, InputError, UsageError
 
@@ -242,7 +242,9 @@ def _t_test_p(mean: float, sd: float, n: int) -> float:
 def _signed_rank_p(difference: Floats) -> float | None:
     if len(difference) < MIN_SIGNED_RANK:
         return None
-    return float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
+    from scipy.stats import wilcoxon  # noqa: PLC0415 - takes a second, and commands that test nothing come here too
+
+    return float(wilcoxon(difference).pvalue) if difference.any() else 1.0
 
 
 def _comparisons(values: npt.ArrayLike) -> npt.NDArray[Any]:
