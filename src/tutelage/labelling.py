@@ -3,7 +3,8 @@
 A device that failed several times in a row holds captures of one person whose name it does not know (second samples).
 A `Labeller` answers each such attempt. It keeps the teacher's features of enrolled persons, never their images, and it
 abstains rather than guesses: a wrong label teaches a device to accept somebody else, a missing one costs nothing but
-patience. `GalleryLabeller` answers within the process; a service can answer through the same interface.
+patience. `GalleryLabeller` answers within the process; a service can answer through the same interface. Both leave the
+verdict to a `Judge`, which takes what a teacher saw and does not care who ran it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from enum import StrEnum
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,9 @@ NO_RUNNER_UP = -1.0
 """Cosine that stands in for a second person where only one is enrolled: the lowest there is."""
 
 _ZERO_LENGTH = 1e-6
+
+_Capture = TypeVar("_Capture")
+_Rows: TypeAlias = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -192,87 +197,169 @@ class GalleryLabeller:
         Raises:
             SpaceMismatchError: the teacher's space is no longer the one persons were enrolled in.
         """
-        judged = [list(attempt if self.policy.group else attempt[-1:]) for attempt in attempts]
-        captures = [capture for attempt in judged for capture in attempt]
-        if not captures:
-            return [self._abstain("the attempt has no capture") for _ in judged]
-        extraction, gallery = self.teacher.extract(captures), _stacked(self._references)
-        ends = np.cumsum([len(attempt) for attempt in judged])
-        rows = [np.arange(end - len(attempt), end) for attempt, end in zip(judged, ends, strict=True)]
-        return [self._answer(extraction, of_attempt, gallery) for of_attempt in rows]
+        judge = Judge(self.policy, self.space)
+        looked_at = [judge.looked_at(attempt) for attempt in attempts]
+        captures = [capture for attempt in looked_at for capture in attempt]
+        extraction = self.teacher.extract(captures) if captures else nothing_seen(self.space)
+        judged = judge.judge(extraction, [len(attempt) for attempt in looked_at], Gallery.of(self._references))
+        return [answer.answer for answer in judged]
 
-    def _answer(self, extraction: Extraction, rows: npt.NDArray[np.intp], gallery: _Gallery | None) -> LabelAnswer:
-        """Judge one attempt: the `rows` of an extraction."""
-        usable = rows[extraction.usable[rows]]
-        if not rows.size:
-            return self._abstain("the attempt has no capture")
-        if not usable.size:
-            return self._abstain(_latest([extraction.reasons[row] for row in rows]))
-        if gallery is None:
-            return self._abstain("nobody is enrolled")
-        probe = _mean(extraction.features[usable])
-        if probe is None:
-            return self._abstain("the captures of the attempt contradict each other")
-        return self._judge(gallery.nearest(probe), _joined(extraction.notes[row] for row in usable))
 
-    def _judge(self, nearest: Sequence[tuple[str, float]], notes: str) -> LabelAnswer:
-        """Name the first of the `nearest` persons, given with their cosines, unless the policy forbids."""
-        best, second = nearest[0][1], nearest[1][1] if len(nearest) > 1 else NO_RUNNER_UP
-        margin, soft = best - second, self._soft(nearest)
-        # Asked as "not at least", so that a value that is no number abstains.
-        if not best >= self.policy.min_cosine:
-            return self._abstain(f"nobody near enough: {_below(best, self.policy.min_cosine)}", margin, soft)
-        if not margin >= self.policy.min_margin:
-            return self._abstain(
-                f"two persons too alike: margin {_below(margin, self.policy.min_margin)}", margin, soft
-            )
-        person = nearest[0][0]
-        return LabelAnswer(person, soft[person], margin, soft, notes, self.space)
+class Abstention(StrEnum):
+    """Why nobody was named: the closed set behind the reasons that people read."""
 
-    def _soft(self, nearest: Sequence[tuple[str, float]]) -> dict[str, float]:
-        """Softmax of cosine / temperature over the persons given."""
-        scaled = np.array([cosine for _, cosine in nearest]) / self.policy.soft_temperature
-        weights = np.exp(scaled - scaled.max())
-        return {person: float(p) for (person, _), p in zip(nearest, weights / weights.sum(), strict=True)}
-
-    def _abstain(self, reason: str, margin: float = 0.0, soft: Mapping[str, float] | None = None) -> LabelAnswer:
-        return LabelAnswer(None, 0.0, margin, soft or {}, reason, self.space)
+    NO_CAPTURE = "no-capture"
+    """The attempt has none."""
+    NOT_USABLE = "not-usable"
+    """The teacher can use no capture of the attempt."""
+    NOBODY_ENROLLED = "nobody-enrolled"
+    """There is nobody to compare with."""
+    CONTRADICTION = "contradiction"
+    """The captures of the attempt cancel each other out."""
+    NOBODY_NEAR = "nobody-near"
+    """The nearest person is too far away."""
+    TOO_ALIKE = "too-alike"
+    """Two persons are nearly as near."""
+    OTHER_TEACHER = "other-teacher"
+    """Persons were enrolled with another teacher and cannot be compared."""
 
 
 @dataclass(frozen=True)
-class _Gallery:
-    """All references of all persons in one matrix, so that one product compares a probe with everybody."""
+class Judged:
+    """An answer and, for an abstention, its kind."""
+
+    answer: LabelAnswer
+    abstention: Abstention | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All references of all persons in one matrix, so that one product compares everybody with everybody."""
 
     persons: tuple[str, ...]
+    """P names in the order of their characters."""
     starts: npt.NDArray[np.intp]
     """(P,): first row of each person."""
-    features: Features
-    """(M, D), the rows of a person side by side."""
+    features: Features | None
+    """(M, D), the rows of a person side by side; `None` where there is nobody."""
 
-    def nearest(self, probe: Features) -> list[tuple[str, float]]:
-        """The `SOFT_PERSONS` nearest persons with their best cosines; equal ones by name."""
-        best = np.maximum.reduceat(cosines(probe, self.features)[0], self.starts)
-        order = np.argsort(-best, kind="stable")[:SOFT_PERSONS]
-        return [(self.persons[row], float(best[row])) for row in order]
+    @staticmethod
+    def of(references: Mapping[str, Features]) -> Gallery:
+        """The gallery of these persons, each with one reference or more.
+
+        Raises:
+            SpaceMismatchError: references lie in different spaces.
+        """
+        persons = tuple(sorted(references))
+        if not persons:
+            return Gallery((), np.zeros(0, dtype=np.intp), None)
+        held = [references[person] for person in persons]
+        starts = np.concatenate([[0], np.cumsum([len(features) for features in held])[:-1]]).astype(np.intp)
+        return Gallery(persons, starts, Features.concat(held))
+
+    def nearest(self, probes: Features) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+        """Numbers of the `SOFT_PERSONS` nearest persons of each of A probes, and their best cosines: (A, <= 5) each.
+
+        Equally near ones come by name.
+
+        Raises:
+            SpaceMismatchError: probes and references lie in different spaces.
+        """
+        assert self.features is not None  # noqa: S101 - whoever asks has looked
+        best = np.maximum.reduceat(cosines(probes, self.features), self.starts, axis=1)  # (A, P)
+        order = np.argsort(-best, axis=1, kind="stable")[:, :SOFT_PERSONS]
+        return order, np.take_along_axis(best, order, axis=1).astype(np.float64)
 
 
-def _stacked(references: Mapping[str, Features]) -> _Gallery | None:
-    """The gallery of these persons; `None` where there is nobody."""
-    if not references:
-        return None
-    persons = tuple(sorted(references))
-    held = [references[person] for person in persons]
-    starts = np.concatenate([[0], np.cumsum([len(features) for features in held])[:-1]]).astype(np.intp)
-    return _Gallery(persons, starts, Features.concat(held))
+@dataclass(frozen=True)
+class Judge:
+    """Names the nearest person of each attempt, or abstains, given what a teacher saw; whoever ran the teacher."""
+
+    policy: AbstentionPolicy
+    space: str
+    """Id of the teacher's space."""
+
+    def looked_at(self, attempt: Sequence[_Capture]) -> Sequence[_Capture]:
+        """The captures of an attempt that the teacher has to see."""
+        return attempt if self.policy.group else attempt[-1:]
+
+    def judge(self, extraction: Extraction, sizes: Sequence[int], gallery: Gallery) -> list[Judged]:
+        """One answer an attempt; `sizes` says how many of the extraction's captures belong to each, in order.
+
+        Raises:
+            SpaceMismatchError: the gallery lies in another space than the extraction.
+        """
+        ends = np.cumsum(sizes, dtype=np.intp)
+        rows = [np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        usable = [of_attempt[extraction.usable[of_attempt]] for of_attempt in rows]
+        open_ = [number for number, of_attempt in enumerate(usable) if of_attempt.size and gallery.persons]
+        compared = self._compared(extraction, [usable[number] for number in open_], gallery)
+        by_number = dict(zip(open_, compared, strict=True))
+        return [
+            by_number.get(number) or self._unheard(extraction, of_attempt, usable[number])
+            for number, of_attempt in enumerate(rows)
+        ]
+
+    def _unheard(self, extraction: Extraction, rows: _Rows, usable: _Rows) -> Judged:
+        """The abstention from an attempt of which nothing can be compared."""
+        if not rows.size:
+            return self._abstain(Abstention.NO_CAPTURE, "the attempt has no capture")
+        if not usable.size:
+            return self._abstain(Abstention.NOT_USABLE, _latest([extraction.reasons[row] for row in rows]))
+        return self._abstain(Abstention.NOBODY_ENROLLED, "nobody is enrolled")
+
+    def _compared(self, extraction: Extraction, attempts: Sequence[_Rows], gallery: Gallery) -> list[Judged]:
+        """Judge attempts of one usable row or more each against a gallery of one person or more, all at once."""
+        if not attempts:
+            return []
+        probes, clear = _means(extraction.features, attempts)
+        order, near = gallery.nearest(probes)
+        weights = np.exp((near - near[:, :1]) / self.policy.soft_temperature)
+        shares = weights / weights.sum(axis=1, keepdims=True)
+        judged = []
+        for number, rows in enumerate(attempts):
+            if not clear[number]:
+                reason = "the captures of the attempt contradict each other"
+                judged.append(self._abstain(Abstention.CONTRADICTION, reason))
+                continue
+            persons = [gallery.persons[person] for person in order[number].tolist()]
+            soft = dict(zip(persons, shares[number].tolist(), strict=True))
+            judged.append(self._named(near[number].tolist(), soft, _joined(extraction.notes[row] for row in rows)))
+        return judged
+
+    def _named(self, near: Sequence[float], soft: Mapping[str, float], notes: str) -> Judged:
+        """Name the first person of `soft`, unless the policy forbids it for these cosines, nearest first."""
+        best, second = near[0], near[1] if len(near) > 1 else NO_RUNNER_UP
+        margin, policy = best - second, self.policy
+        # Asked as "not at least", so that a value that is no number abstains.
+        if not best >= policy.min_cosine:
+            reason = f"nobody near enough: {_below(best, policy.min_cosine)}"
+            return self._abstain(Abstention.NOBODY_NEAR, reason, margin, soft)
+        if not margin >= policy.min_margin:
+            reason = f"two persons too alike: margin {_below(margin, policy.min_margin)}"
+            return self._abstain(Abstention.TOO_ALIKE, reason, margin, soft)
+        person = next(iter(soft))
+        return Judged(LabelAnswer(person, soft[person], margin, soft, notes, self.space))
+
+    def _abstain(
+        self, kind: Abstention, reason: str, margin: float = 0.0, soft: Mapping[str, float] | None = None
+    ) -> Judged:
+        return Judged(LabelAnswer(None, 0.0, margin, soft or {}, reason, self.space), kind)
 
 
-def _mean(features: Features) -> Features | None:
-    """The one unit feature in the middle of several; `None` where they cancel out."""
-    mean = features.vectors.mean(axis=0, keepdims=True, dtype=np.float64)
-    length = float(np.linalg.norm(mean))
-    if not length > _ZERO_LENGTH:
-        return None
-    return Features((mean / length).astype(np.float32), features.space)
+def nothing_seen(space: str) -> Extraction:
+    """What a teacher of this `space` sees in no captures at all."""
+    return Extraction(Features(np.zeros((0, 1), dtype=np.float32), space), np.zeros(0, dtype=np.bool_), (), ())
+
+
+def _means(features: Features, attempts: Sequence[_Rows]) -> tuple[Features, npt.NDArray[np.bool_]]:
+    """The unit feature in the middle of each attempt's rows, zero where they cancel out; and where they do not."""
+    starts = np.concatenate([[0], np.cumsum([len(rows) for rows in attempts])[:-1]])
+    sums = np.add.reduceat(features.vectors[np.concatenate(attempts)].astype(np.float64), starts, axis=0)
+    lengths = np.linalg.norm(sums, axis=1)
+    clear = lengths / [len(rows) for rows in attempts] > _ZERO_LENGTH
+    means = np.where(clear[:, None], sums / np.where(clear, lengths, 1.0)[:, None], 0.0)
+    return Features(means.astype(np.float32), features.space), clear
 
 
 def _below(value: float, limit: float) -> str:

@@ -113,13 +113,21 @@ def read_key(path: Path) -> bytes:
     Raises:
         StorageError: `storage-failed`, there is no such file; `key-wrong`, it is not a key file.
     """
-    text = read_bytes(path, at_most=_KEY_FILE_BYTES).strip()
+    return key_in(read_bytes(path, at_most=_KEY_FILE_BYTES), str(path))
+
+
+def key_in(content: bytes, name: str) -> bytes:
+    """The 32 bytes that the `content` of a key file writes; `name` says in errors where it came from.
+
+    Raises:
+        StorageError: `key-wrong`, it is no content of a key file.
+    """
     try:
-        key = bytes.fromhex(text.decode("ascii"))
+        key = bytes.fromhex(content.strip().decode("ascii"))
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise StorageError(Code.KEY_WRONG, f"{path} is not a key file: it should hold 64 hexadecimal digits")
+        raise StorageError(Code.KEY_WRONG, f"{name} is not a key file: it should hold 64 hexadecimal digits")
     return key
 
 
