@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -159,8 +159,8 @@ class Queue(Protocol):
     async def claim(self, worker: str, *, wait: timedelta) -> Claim | None:
         """The next entry for `worker`, or None if there was none for as long as `wait`.
 
-        Abandoned entries come first, then new ones by priority and age. Cancelling the call while it waits claims
-        nothing; in the instant of delivery it may leave a claim that ends with its lease.
+        Abandoned entries come first, then new ones by priority and age. Cancelling the call claims nothing: what was
+        delivered in that instant is given back, or, where the server went away with it, is free after its lease.
         """
 
     async def renew(self, claim: Claim) -> None:
@@ -258,9 +258,19 @@ async def work(queue: Queue, handler: Handler, *, worker: str, stop: asyncio.Eve
         QueueError: `queue-refused`; whatever else the queue says is dealt with.
     """
     while not stop.is_set():
-        claim = await _persisting(lambda: queue.claim(worker, wait=POLL), stop)
+        claim = await _unless(stop, _persisting(lambda: queue.claim(worker, wait=POLL), stop))
         if claim is not None:
             await handle(queue, claim, handler)
+
+
+async def _unless(stop: asyncio.Event, answer: Coroutine[Any, Any, _Answer | None]) -> _Answer | None:
+    """The `answer`, or None as soon as `stop` is set, which cancels it."""
+    asking, stopping = asyncio.create_task(answer), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return await asking if asking.done() else None
+    finally:
+        await _ended(asking, stopping)
 
 
 async def handle(queue: Queue, claim: Claim, handler: Handler) -> None:
@@ -310,7 +320,7 @@ async def _keep(queue: Queue, claim: Claim) -> None:
         await _persisting(lambda: queue.renew(claim))
 
 
-async def _ended(*tasks: asyncio.Future[None]) -> None:
+async def _ended(*tasks: asyncio.Future[Any]) -> None:
     """Cancel what still runs and wait until it has ended, however it does."""
     for task in tasks:
         task.cancel()

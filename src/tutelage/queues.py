@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from importlib import resources
 from typing import Any
@@ -83,16 +84,26 @@ class RedisQueue:
         clock = asyncio.get_running_loop().time
         until = clock() + wait.total_seconds()
         while True:
-            found = await self._run("claim", worker, _milliseconds(self.lease), self._most, self._keep)
-            if len(found) > len(Priority):
-                entry_id, token, deliveries, *words = found
-                return Claim(_entry(entry_id, *words), token, deliveries)
+            found = await self._claim_now(worker)
+            if isinstance(found, Claim):
+                return found
             left = int(1000 * (until - clock()))
             if left <= 0:
                 return None
             # A plain read: it wakes at anything newer than what the claim saw, and takes nothing away.
             ends: dict[Any, Any] = {self._prefix + priority: end for priority, end in zip(Priority, found, strict=True)}
             await answer(self._redis.xread(ends, count=1, block=min(left, self._block)))
+
+    async def _claim_now(self, worker: str) -> Claim | list[str]:
+        """The next entry, or the ends of the streams where there is none; given back where the caller is cancelled."""
+        asked = asyncio.ensure_future(self._run("claim", worker, _milliseconds(self.lease), self._most, self._keep))
+        try:
+            return _claim_in(await asyncio.shield(asked))
+        except asyncio.CancelledError:
+            with suppress(QueueError):
+                if isinstance(claim := _claim_in(await asked), Claim):
+                    await self.give_back(claim)
+            raise
 
     async def renew(self, claim: Claim) -> None:
         """See `Queue.renew`."""
@@ -150,6 +161,13 @@ class RedisQueue:
 
     async def _run(self, *words: str | bytes | int) -> Any:
         return await answer(self._script(keys=[self._prefix], args=words))
+
+
+def _claim_in(found: list[Any]) -> Claim | list[str]:
+    if len(found) == len(Priority):
+        return found
+    entry_id, token, deliveries, *words = found
+    return Claim(_entry(entry_id, *words), token, deliveries)
 
 
 def _check(answer: str, claim: Claim) -> None:

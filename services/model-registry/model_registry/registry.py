@@ -94,7 +94,7 @@ class Registry:
             await arrival.cut()
             raise
         except BaseException:
-            await asyncio.shield(asyncio.ensure_future(self._keep(arrival, upload, offset)))
+            await self._keep(arrival, upload, offset)
             raise
         if not arrival.is_whole:
             return Received(None, await self._keep(arrival, upload, offset))
@@ -105,6 +105,10 @@ class Registry:
             arrival.add(chunk)
 
     async def _keep(self, arrival: Arrival, upload: Upload, offset: int) -> int:
+        """Keep what arrived, although the call may be cancelled meanwhile: its stream ends a moment before."""
+        return await asyncio.shield(asyncio.ensure_future(self._kept(arrival, upload, offset)))
+
+    async def _kept(self, arrival: Arrival, upload: Upload, offset: int) -> int:
         await arrival.cut()
         return await self._do(
             partial(self._uploads.keep, upload, bytes(arrival.data[offset:]), offset=offset, now=self._now())
