@@ -10,6 +10,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 ARGS ?=
 PYTEST_ARGS ?=
 FACE ?=
+TEACHER ?= fingerprint
+MODEL_SERVERS ?=
 BENCH ?=
 BENCHES = $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
 
@@ -21,6 +23,12 @@ DEMO_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
 FACE_STAMP := $(VENV)/.installed-face
 FACE_WANTED := $(if $(filter 1 yes true,$(FACE)),$(FACE_STAMP))
+# Servers that run teachers. MLServer brings so much that it gets an environment of its own, which sees ours beside it.
+TORCHSERVE_STAMP := $(VENV)/.installed-torchserve
+MLSERVER := $(VENV)/mlserver
+MODEL_SERVERS_WANTED := $(if $(filter 1 yes true,$(MODEL_SERVERS)),$(TORCHSERVE_STAMP) $(MLSERVER)/.installed)
+TORCHSERVE_FOLDER := out/torchserve
+NO_JAVA := TorchServe needs Java 17: on Debian and Ubuntu apt-get install openjdk-17-jre-headless
 
 # The contracts are linted by buf, which comes from npm; it lies in .venv like everything else that was installed.
 NPM := $(shell command -v npm)
@@ -35,11 +43,12 @@ LAYOUT_TESTS := tests/unit/test_layout.py tests/unit/test_boundaries.py tests/un
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv face demo test check fmt bench clean proto proto-check proto-lint proto-breaking
+.PHONY: help venv face demo torchserve test check fmt bench clean proto proto-check proto-lint proto-breaking
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  ARGS=... goes to demo and bench, PYTEST_ARGS=... to test; FACE=1 adds the public face teacher to any of them"
+	@echo "  MODEL_SERVERS=1 adds the servers that run teachers (TorchServe, MLServer) to test and bench"
 
 venv: $(DEV_STAMP) $(FACE_WANTED) ## install everything a developer needs into .venv
 
@@ -48,7 +57,14 @@ face: $(FACE_STAMP) ## add the extra `face`: a public pre-trained face teacher
 demo: $(DEMO_STAMP) $(FACE_WANTED) ## watch devices lose accuracy and recover; ARGS="--data FOLDER" takes your images
 	$(BIN)/tutelage demo $(ARGS)
 
-test: $(DEV_STAMP) $(FACE_WANTED) ## run the tests
+torchserve: $(TORCHSERVE_STAMP) ## serve TEACHER (fingerprint, face or a file) with TorchServe on 127.0.0.1:7070 until Ctrl-C
+	@command -v java >/dev/null || { echo "$(NO_JAVA)" >&2; exit 1; }
+	@mkdir -p $(TORCHSERVE_FOLDER)
+	$(BIN)/python -m teacher_inference.archive --teacher $(TEACHER) --out $(TORCHSERVE_FOLDER)
+	cd $(TORCHSERVE_FOLDER) && $(abspath $(BIN))/torchserve --start --foreground --no-config-snapshots \
+		--ts-config $(abspath services/teacher-inference/torchserve/config.properties) --model-store . --models teacher=teacher.mar
+
+test: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 check: $(DEV_STAMP) proto-lint proto-check ## format, lint, types, layout, boundaries, contracts; changes nothing
@@ -56,6 +72,7 @@ check: $(DEV_STAMP) proto-lint proto-check ## format, lint, types, layout, bound
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python docs/generate_errors.py --check
+	$(BIN)/python docs/generate_settings.py --check
 	$(BIN)/python docs/generate_results.py --check
 	$(BIN)/python -m pytest -q $(LAYOUT_TESTS)
 
@@ -63,9 +80,10 @@ fmt: $(DEV_STAMP) ## fix what `check` can fix
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 	$(BIN)/python docs/generate_errors.py
+	$(BIN)/python docs/generate_settings.py
 	$(BIN)/python docs/generate_results.py
 
-bench: $(DEMO_STAMP) $(FACE_WANTED) ## measure: BENCH=NAME runs benchmarks/NAME.py with ARGS
+bench: $(DEMO_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## measure: BENCH=NAME runs benchmarks/NAME.py with ARGS
 	@test -f "benchmarks/$(BENCH).py" || { echo "name one with BENCH=: $(BENCHES)" >&2; exit 2; }
 	$(BIN)/python benchmarks/$(BENCH).py $(ARGS)
 
@@ -104,3 +122,14 @@ $(DEV_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
 $(FACE_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
 	$(INSTALL) -e '.[face,torch]' -e device-sim
 	@touch $@ $(DEMO_STAMP)
+
+$(TORCHSERVE_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
+	$(INSTALL) -e '.[grpc,stores,torch]' -e 'services/teacher-inference[torchserve]'
+	@touch $@
+
+$(MLSERVER)/.installed: services/teacher-inference/pyproject.toml | $(DEV_STAMP)
+	$(BIN)/python -m venv --clear $(MLSERVER)
+	$(MLSERVER)/bin/python -m pip install -c constraints.txt 'mlserver>=1.7'
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> "$$($(MLSERVER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	@touch $@

@@ -21,8 +21,9 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent / "integration" in item.path.parents:
-            item.add_marker("integration")
+        for folder in ("integration", "faults"):
+            if Path(__file__).parent / folder in item.path.parents:
+                item.add_marker(folder)
         for marker in item.iter_markers("needs"):
             if importlib.util.find_spec(marker.args[0]) is None:
                 item.add_marker(pytest.mark.skip(reason=f"{marker.args[0]} is not installed"))

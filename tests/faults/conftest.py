@@ -1,0 +1,7 @@
+"""What servers and workers suffer: kills, restarts, full disks, nonsense."""
+
+from __future__ import annotations
+
+from real_servers import minio_server, minio_started, pytest_pyfunc_call, redis_server, redis_started
+
+__all__ = ["minio_server", "minio_started", "pytest_pyfunc_call", "redis_server", "redis_started"]

@@ -1,0 +1,145 @@
+"""Real servers for the suites that need them: a redis-server with AOF and a MinIO, each on a free port of this machine.
+
+Where a server is not installed its tests are skipped, and fail where the environment variable CI is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+START_SECONDS = 30
+MINIO_FOLDER = Path.home() / ".cache/test-cluster/bin"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test in an event loop of its own; makers of queues are closed in that loop."""
+    if not inspect.iscoroutinefunction(pyfuncitem.function):
+        return None
+    wanted = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+
+    async def run() -> None:
+        try:
+            await pyfuncitem.function(**wanted)
+        finally:
+            for maker in (wanted[name] for name in ("make", "real") if name in wanted):
+                await maker.close()
+
+    asyncio.run(run())
+    return True
+
+
+def program(name: str) -> str:
+    """Path of a server; without it the test is skipped, or fails in continuous integration."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:{MINIO_FOLDER}")
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not installed")
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A program that listens on one port and can be killed, frozen and started again with what it kept on disk."""
+
+    def __init__(self, command: list[str], port: int, folder: Path, is_up: Callable[[], bool], environment: dict):
+        self.port, self.folder = port, folder
+        self._command, self._is_up, self._environment = command, is_up, {**os.environ, **environment}
+        self._process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
+        until = time.monotonic() + START_SECONDS
+        while not self._is_up():
+            if time.monotonic() > until or self._process.poll() is not None:
+                self.kill()
+                pytest.fail((self.folder / "server.log").read_text()[-2000:])
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it without warning."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """It keeps its connections and answers nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+
+def _answers_ping(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def _is_healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/minio/health/live", timeout=1) as answer:
+            return answer.status == 200
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+@pytest.fixture(scope="session")
+def redis_started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder, port = tmp_path_factory.mktemp("redis"), free_port()
+    command = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    command += ["--appendonly", "yes", "--appendfsync", "always"]
+    server = Server(command, port, folder, lambda: _answers_ping(port), {})
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def minio_started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder, port = tmp_path_factory.mktemp("minio"), free_port()
+    command = [program("minio"), "server", str(folder / "data"), "--address", f"127.0.0.1:{port}", "--quiet"]
+    environment = {"MINIO_ROOT_USER": "tester", "MINIO_ROOT_PASSWORD": "tester-secret", "MINIO_BROWSER": "off"}
+    environment |= {"MINIO_UPDATE": "off", "HOME": str(folder)}
+    server = Server(command, port, folder, lambda: _is_healthy(port), environment)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def redis_server(redis_started: Server) -> Server:
+    """Running when a test begins, whatever the one before did to it."""
+    if not _answers_ping(redis_started.port):
+        redis_started.start()
+    return redis_started
+
+
+@pytest.fixture
+def minio_server(minio_started: Server) -> Server:
+    """As `redis_server`."""
+    if not _is_healthy(minio_started.port):
+        minio_started.start()
+    return minio_started
