@@ -39,8 +39,8 @@ class Assignment:
     job_id: str
     holder: str
     """Random name of this delivery; who holds another one must not move the job's checkpoint any more."""
-    teacher_name: str
-    """What people call the teacher, for the package's training summary."""
+    spent: timedelta
+    """Time at work in earlier deliveries."""
     processes: int
     """Processes that share each batch, 1 to 64."""
     max_memory_bytes: int | None

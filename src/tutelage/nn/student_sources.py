@@ -59,7 +59,7 @@ def continued_student(path: Path, size: str | None, trusted: Sequence[Ed25519Pub
     """
     data = read_bytes(path, at_most=MAX_PACKAGE_BYTES + 1)
     if data.startswith(_ZIP):
-        return _child(path, read_package(data, trusted=_somebody(path, trusted)), size)
+        return child_student(read_package(data, trusted=_somebody(path, trusted)), size)
     spec = _spec(size)
     try:
         return Beginning(load_student(spec, data), f"student-{spec.name}")
@@ -69,10 +69,16 @@ def continued_student(path: Path, size: str | None, trusted: Sequence[Ed25519Pub
         ) from error
 
 
-def _child(path: Path, package: StudentPackage, size: str | None) -> Beginning:
+def child_student(package: StudentPackage, size: str | None) -> Beginning:
+    """The student in a verified package, to be distilled further.
+
+    Raises:
+        UsageError: it is of another size than `size`.
+        PackageError: `package-corrupt` or `package-incomplete`, its weights do not fit its architecture.
+    """
     spec = StudentSpec.from_json(package.info.student)
     if size not in (None, spec.name):
-        raise UsageError(f"{path} holds a {spec.name} student: leave out --size {size}")
+        raise UsageError(f"the package holds a {spec.name} student: leave out the size {size}")
     released = int(package.info.version[1:].partition("+")[0])
     return Beginning(load_student(spec, package.weights), package.info.name, f"v{released + 1}", package.digest)
 
