@@ -6,12 +6,14 @@ Where a server is not installed its tests are skipped, and fail where the enviro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,8 +22,9 @@ from pathlib import Path
 
 import pytest
 
-START_SECONDS = 30
-MINIO_FOLDER = Path.home() / ".cache/test-cluster/bin"
+START_SECONDS = 60
+FOLDERS = (Path.home() / ".cache/test-cluster/bin", Path(sys.prefix) / "bin", Path(sys.prefix) / "mlserver/bin")
+"""Where servers are looked for, after the path."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -44,7 +47,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 def program(name: str) -> str:
     """Path of a server; without it the test is skipped, or fails in continuous integration."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}:{MINIO_FOLDER}")
+    found = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *map(str, FOLDERS)]))
     if found is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not installed")
     return found
@@ -61,32 +64,38 @@ class Server:
 
     def __init__(self, command: list[str], port: int, folder: Path, is_up: Callable[[], bool], environment: dict):
         self.port, self.folder = port, folder
-        self._command, self._is_up, self._environment = command, is_up, {**os.environ, **environment}
+        self._command, self.is_up, self._environment = command, is_up, {**os.environ, **environment}
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
         with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=self._environment, cwd=self.folder, start_new_session=True
+            )
         until = time.monotonic() + START_SECONDS
-        while not self._is_up():
+        while not self.is_up():
             if time.monotonic() > until or self._process.poll() is not None:
                 self.kill()
                 pytest.fail((self.folder / "server.log").read_text()[-2000:])
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """End it without warning."""
+        """End it without warning, with the processes that it started."""
         if self._process is not None:
-            self._process.kill()
+            self._signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
 
     def freeze(self) -> None:
         """It keeps its connections and answers nothing."""
-        self._process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
 
 def _answers_ping(port: int) -> bool:
