@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
@@ -42,9 +46,12 @@ from tutelage.signing import read_public_key
 
 if TYPE_CHECKING:
     from tutelage.labelling import Teacher
+    from tutelage.nn.distil import Distillation
     from tutelage.nn.packaging import Origin
+    from tutelage.nn.process_group import ProcessGroup
     from tutelage.nn.student_release import Distilled, Lesson
     from tutelage.nn.student_sources import Beginning
+    from tutelage.nn.students import Student
 
 __all__ = ["distil"]
 
@@ -120,28 +127,29 @@ def distil(
 
     Some persons are held out: they measure every exit, choose by which one the student recognises, and are the
     strangers of its calibration. The same command goes on from its checkpoint if it was stopped; the checkpoint goes
-    once the package is written.
+    once the package is written. Processes that torchrun starts share the work; the first one reads, writes and tells.
     """
     with torch_needed("distilling a student"):
         from tutelage.nn.distil import Distillation  # noqa: PLC0415
-        from tutelage.nn.student_release import distil_student  # noqa: PLC0415
+        from tutelage.nn.process_group import joined, own_device  # noqa: PLC0415
         from tutelage.nn.teacher_sources import open_teacher, processor  # noqa: PLC0415
     kept, signer = checkpoint or checkpoint_beside(out), signer or out.parent / "signer.pem"
     seal_key = seal_key or out.parent / "impostors.key"
     check_targets(out, kept, signer, public_file(signer), seal_key)
-    where = processor(device)
-    beginning = _beginning(start, size, trust or [], seed)
-    origin = _origin(beginning, name, version, iso_time(created))
-    teacher = open_teacher(word, where)
-    intake = read_cohort(data, Split.DISTIL, seed)
-    skipped_lines(intake)
-    lesson, left_out = _lesson(teacher, intake.cohort, share, seed, beginning.student.spec.side)
-    keys = _keys(signer, seal_key)
-    settings = Distillation(steps=steps, batch=batch, seed=seed, checkpoint_every=checkpoint_every)
-    with resumable(kept) as resumed, shown_progress("distilling the student") as progress:
-        distilled = distil_student(
-            beginning.student, lesson, settings, device=where, checkpoint=kept, progress=progress
-        )
+    where = own_device(processor(device), os.environ)
+    with joined(os.environ, where) as group:
+        if not group.leads:
+            return _help(group, where)
+        beginning = _beginning(start, size, trust or [], seed)
+        origin = _origin(beginning, name, version, iso_time(created))
+        teacher = open_teacher(word, where)
+        intake = read_cohort(data, Split.DISTIL, seed)
+        skipped_lines(intake)
+        lesson, left_out = _lesson(teacher, intake.cohort, share, seed, beginning.student.spec.side)
+        keys = _keys(signer, seal_key)
+        settings = Distillation(steps=steps, batch=batch, seed=seed, checkpoint_every=checkpoint_every)
+        with resumable(kept) as resumed:
+            distilled = _distilled(beginning.student, lesson, settings, kept=kept, group=group, where=where)
     origin = replace(origin, teacher_space=teacher.space, training=_training(distilled, lesson, teacher, left_out))
     package = _written(out, distilled, lesson, origin, keys)
     drop_checkpoint(kept)
@@ -150,6 +158,38 @@ def distil(
         typer.echo(json.dumps({**document, "resumed": resumed, **skipped_json(intake)}, indent=2))
     else:
         _show(out, package, distilled, lesson, keys)
+    return None
+
+
+def _help(group: ProcessGroup, where: str) -> None:
+    """What every process but the first does: it ends with the first one, which heeds SIGTERM for all."""
+    from tutelage.nn.student_release import help_distil  # noqa: PLC0415
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    help_distil(group, device=where)
+
+
+def _distilled(
+    student: Student, lesson: Lesson, settings: Distillation, *, kept: Path, group: ProcessGroup, where: str
+) -> Distilled:
+    """The student after its training, which SIGTERM ends after a last checkpoint."""
+    from tutelage.nn.student_release import distil_student  # noqa: PLC0415
+
+    with shown_progress("distilling the student") as progress, told_to_stop() as stop:
+        return distil_student(
+            student, lesson, settings, device=where, checkpoint=kept, progress=progress, group=group, stop=stop
+        )
+
+
+@contextmanager
+def told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Within it SIGTERM does not end the process but makes what is yielded say yes."""
+    told = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield told.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _beginning(start: Path | None, size: Size | None, trust: Sequence[Path], seed: int) -> Beginning:
