@@ -30,7 +30,15 @@ from tutelage.settings import Address, Secret
 if TYPE_CHECKING:
     from tutelage.redis_server import Redis
 
-__all__ = ["ObjectsSettings", "RedisSettings", "Stores", "StoresSettings", "open_objects", "open_stores"]
+__all__ = [
+    "ObjectsSettings",
+    "RedisSettings",
+    "Stores",
+    "StoresSettings",
+    "open_objects",
+    "open_stores",
+    "prepared_objects",
+]
 
 PREPARE_EVERY = timedelta(seconds=1)
 """How often a store that does not answer yet is asked to make its bucket."""
@@ -181,9 +189,25 @@ def open_objects(settings: ObjectsSettings) -> ObjectStore:
     Raises:
         SettingsError: They name neither.
     """
+    return _kept_objects(settings)[0]
+
+
+def prepared_objects(settings: ObjectsSettings) -> ObjectStore:
+    """As `open_objects`, with its bucket made where it is missing.
+
+    Raises:
+        SettingsError: They name neither.
+        ObjectError: The store does not answer, or refuses.
+    """
+    objects, prepare = _kept_objects(settings)
+    prepare()
+    return objects
+
+
+def _kept_objects(settings: ObjectsSettings) -> tuple[ObjectStore, Callable[[], None]]:
     if not _is_kept(settings):
         raise SettingsError("no object store is set: give its address, or a folder")
-    return _objects(settings)[0]
+    return _objects(settings)
 
 
 def _is_kept(settings: ObjectsSettings) -> bool:
