@@ -86,6 +86,11 @@ class Server:
             self._process.wait()
             self._process = None
 
+    @property
+    def pid(self) -> int:
+        """Id of the process that was started."""
+        return self._process.pid
+
     def freeze(self) -> None:
         """It keeps its connections and answers nothing."""
         self._signal(signal.SIGSTOP)

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from model_servers import mlserver_server, mlserver_started, torchserve_server, torchserve_started
 from real_servers import minio_server, minio_started, pytest_pyfunc_call, redis_server, redis_started
 
-__all__ = ["minio_server", "minio_started", "pytest_pyfunc_call", "redis_server", "redis_started"]
+__all__ = [
+    "minio_server",
+    "minio_started",
+    "mlserver_server",
+    "mlserver_started",
+    "pytest_pyfunc_call",
+    "redis_server",
+    "redis_started",
+    "torchserve_server",
+    "torchserve_started",
+]

@@ -16,17 +16,20 @@ What every backend guarantees, and one suite of tests checks for all of them:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Protocol
 
+from tutelage.errors import Code, ServiceError
 from tutelage.labelling import Extraction
 from tutelage.settings import Address, Range, Secret
 from tutelage.tls import ClientTls
 
-__all__ = ["Backend", "BackendKind", "BackendSettings", "BatchingSettings", "Device"]
+__all__ = ["Backend", "BackendKind", "BackendSettings", "BatchingSettings", "Device", "ended_by_close", "ending"]
 
 
 class BackendKind(StrEnum):
@@ -81,7 +84,7 @@ class Backend(Protocol):
         """
 
     async def close(self) -> None:
-        """Let go of thread or connection; calls that still run, or come later, end as `service-unavailable`."""
+        """Let go of thread or connection; calls that cannot end any more end as `service-unavailable`."""
 
 
 @dataclass(frozen=True)
@@ -133,3 +136,24 @@ class BackendSettings:
             raise ValueError(f"kind {self.kind} needs the server's address")
         if not self.model:
             raise ValueError("a model at a server has a name")
+
+
+def ending() -> ServiceError:
+    """What a closed backend answers."""
+    return ServiceError(Code.SERVICE_UNAVAILABLE, "the teacher was closed: this program is ending")
+
+
+@contextmanager
+def ended_by_close() -> Iterator[None]:
+    """Around what closing cancels: for whoever awaits it that is a failure, for it was not cancelled itself.
+
+    Raises:
+        ServiceError: `service-unavailable`.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ending() from error

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from teacher_inference.backends import Backend, BackendKind, BatchingSettings
+from teacher_inference.backends import Backend, BackendKind, BatchingSettings, ending
 from tutelage.errors import CATALOGUE, Code, ServiceError, TutelageError
 from tutelage.labelling import Extraction
 
@@ -88,7 +88,7 @@ class BatchingBackend:
             ServiceError: `service-unavailable`.
         """
         if self._closed:
-            raise _ending()
+            raise ending()
         waiting = sum(len(call.captures) for call in self._queue if not call.answer.done())
         if waiting and waiting + len(captures) > self._settings.queued:
             raise ServiceError(Code.SERVICE_UNAVAILABLE, f"{waiting} captures wait for the teacher already")
@@ -100,7 +100,7 @@ class BatchingBackend:
     async def check(self) -> None:
         """See `Backend.check`."""
         if self._closed:
-            raise _ending()
+            raise ending()
         await self._backend.check()
 
     async def close(self) -> None:
@@ -110,7 +110,7 @@ class BatchingBackend:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
         for call in self._open:
-            call.fail(_ending())
+            call.fail(ending())
         await self._backend.close()
 
     async def _work(self) -> None:
@@ -214,7 +214,3 @@ def _part(extraction: Extraction, rows: slice) -> Extraction:
     return Extraction(
         extraction.features[rows], extraction.usable[rows], extraction.reasons[rows], extraction.notes[rows]
     )
-
-
-def _ending() -> ServiceError:
-    return ServiceError(Code.SERVICE_UNAVAILABLE, "the teacher was closed: this program is ending")

@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from teacher_inference.backends import BackendKind, BackendSettings
+from teacher_inference.backends import BackendKind, BackendSettings, ended_by_close, ending
 from teacher_inference.encoded_teacher import EncodedTeacher
 from tutelage.errors import Code, ServiceError
 from tutelage.labelling import Extraction
@@ -56,7 +56,8 @@ class InProcessBackend:
         work = asyncio.get_running_loop().run_in_executor(self._thread, self._teacher.extract, captures)
         try:
             async with asyncio.timeout(timeout):
-                return await work
+                with ended_by_close():
+                    return await work
         except TimeoutError as error:
             raise ServiceError(
                 Code.DEADLINE_EXCEEDED, f"the teacher took longer than {timeout:.3g} s: send fewer captures at once"
@@ -65,7 +66,7 @@ class InProcessBackend:
     async def check(self) -> None:
         """See `Backend.check`."""
         if self._closed:
-            raise ServiceError(Code.SERVICE_UNAVAILABLE, "the teacher was closed: this program is ending")
+            raise ending()
 
     async def close(self) -> None:
         """See `Backend.close`; returns when the batch that runs has ended."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from teacher_inference.backends import BackendSettings
+from teacher_inference.backends import BackendSettings, ended_by_close, ending
 from tutelage.channel import Channel, ChannelSettings
 from tutelage.errors import CATALOGUE, Code, ServiceError, SettingsError, TutelageError
 
@@ -43,14 +43,15 @@ class ModelServer:
             ServiceError: `service-unavailable`, `deadline-exceeded`, `message-too-large` or `service-failed`.
         """
         if self._closed:
-            raise ServiceError(Code.SERVICE_UNAVAILABLE, "the connection was closed: this program is ending")
+            raise ending()
         try:
-            return await method(request, timeout=timeout, metadata=self._metadata)
+            with ended_by_close():
+                return await method(request, timeout=timeout, metadata=self._metadata)
         except TutelageError as error:
             raise self._explained(error) from error
 
     def _explained(self, error: TutelageError) -> ServiceError:
-        if error.code is Code.CALL_CANCELLED:  # by the server, or by `close`
+        if error.code is Code.CALL_CANCELLED:  # by the server
             return ServiceError(Code.SERVICE_UNAVAILABLE, f"the server at {self._address} broke the call off")
         kept = CATALOGUE[error.code].retryable or error.code is Code.MESSAGE_TOO_LARGE
         code = error.code if kept else Code.SERVICE_FAILED

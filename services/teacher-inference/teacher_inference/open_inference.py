@@ -10,6 +10,7 @@ The model's tensors, N captures at a time (`docs/teachers/open-inference.md` has
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from teacher_inference.model_server import ModelServer
 from teacher_inference.tensors import Tensor, bytes_input, read_outputs
 from teacher_inference.wire.open_inference_pb2 import (
     ModelInferRequest,
+    ModelInferResponse,
     ModelMetadataRequest,
     ModelMetadataResponse,
     ModelReadyRequest,
@@ -32,6 +34,9 @@ from tutelage.errors import Code, ServiceError, SettingsError
 from tutelage.labelling import Extraction
 
 __all__ = ["OpenInferenceBackend"]
+
+OUTPUTS = frozenset({FEATURES, USABLE, REASONS, NOTES, SPACE})
+"""Whatever else a model gives is passed over."""
 
 CHECK_TIMEOUT_S = 5.0
 """More than the server's own health check waits; that is the limit that counts."""
@@ -64,6 +69,8 @@ class OpenInferenceBackend:
         """
         model = _Model(settings)
         try:
+            if not await model.is_ready(timeout):
+                raise ServiceError(Code.SERVICE_UNAVAILABLE, f"model {settings.model} is not ready at its server")
             await model.learn_tensors(timeout)
             answer = await model.ask([_probe()], timeout)
             if not answer.space:
@@ -82,7 +89,7 @@ class OpenInferenceBackend:
 
     async def check(self) -> None:
         """See `Backend.check`."""
-        if not await self._model.is_ready():
+        if not await self._model.is_ready(CHECK_TIMEOUT_S):
             raise ServiceError(Code.SERVICE_UNAVAILABLE, f"model {self.name} is not ready at its server")
 
     async def close(self) -> None:
@@ -110,13 +117,24 @@ class _Model:
             model_version=self._version,
             inputs=[bytes_input(CAPTURES, captures, self._rank)],
         )
-        response = await self.server.call(self._stub.ModelInfer, request, timeout)
+        response = await self._infer(request, timeout)
         try:
-            return self._answer(read_outputs(response), len(captures))
+            return self._answer(read_outputs(response, OUTPUTS), len(captures))
         except (LookupError, ValueError) as error:
             raise ServiceError(
                 Code.SERVICE_FAILED, f"model {self._name} gave a wrong answer: its tensors are not those of a teacher"
             ) from error
+
+    async def _infer(self, request: ModelInferRequest, timeout: float) -> ModelInferResponse:
+        """A server that still loads the model may refuse in the same words as for a bad request, so it is asked."""
+        until = time.monotonic() + timeout
+        try:
+            return await self.server.call(self._stub.ModelInfer, request, timeout)
+        except ServiceError as error:
+            left = until - time.monotonic()
+            if error.code is not Code.SERVICE_FAILED or left <= 0 or await self.is_ready(left):
+                raise
+            raise ServiceError(Code.SERVICE_UNAVAILABLE, f"model {self._name} is not ready at its server") from error
 
     def _answer(self, outputs: dict[str, Tensor], captures: int) -> Answer:
         vectors = outputs[FEATURES]
@@ -132,9 +150,9 @@ class _Model:
             raise ValueError("the answer is in several spaces")
         return told.pop()
 
-    async def is_ready(self) -> bool:
+    async def is_ready(self, timeout: float) -> bool:
         request = ModelReadyRequest(name=self._name, version=self._version)
-        return bool((await self.server.call(self._stub.ModelReady, request, CHECK_TIMEOUT_S)).ready)
+        return bool((await self.server.call(self._stub.ModelReady, request, timeout)).ready)
 
 
 def _rank_of_captures(metadata: ModelMetadataResponse) -> int:

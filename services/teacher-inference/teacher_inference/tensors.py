@@ -1,12 +1,12 @@
 """Tensors as the Open Inference Protocol sends them, and as numpy holds them.
 
 A server chooses how the elements of its answers travel: in typed fields, as MLServer does, or raw, as Triton does. What
-was sent is read in both ways; types that a teacher's answer does not have are passed over.
+was sent is read in both ways, in the types that a teacher's answer has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, TypeAlias
 
@@ -30,23 +30,23 @@ def bytes_input(name: str, elements: Sequence[bytes], rank: int) -> ModelInferRe
     return ModelInferRequest.InferInputTensor(name=name, datatype="BYTES", shape=shape, contents=contents)
 
 
-def read_outputs(response: ModelInferResponse) -> dict[str, Tensor]:
-    """The tensors of a response by name.
+def read_outputs(response: ModelInferResponse, wanted: Collection[str]) -> dict[str, Tensor]:
+    """Those tensors of a response that are `wanted`, by name.
 
     Raises:
-        ValueError: the elements of one are not as many as its shape says.
+        ValueError: one is of another type, or its elements are not as many as its shape says.
     """
     found = {}
     for output, raw in zip_longest(response.outputs, response.raw_output_contents):
         if output is None:
             raise ValueError("there are more raw contents than outputs")
-        elements = _typed(output) if raw is None else _raw(output.datatype, raw)
-        if elements is not None:
+        if output.name in wanted:
+            elements = _typed(output) if raw is None else _raw(output.datatype, raw)
             found[output.name] = elements.reshape(tuple(output.shape))
     return found
 
 
-def _typed(output: ModelInferResponse.InferOutputTensor) -> Tensor | None:
+def _typed(output: ModelInferResponse.InferOutputTensor) -> Tensor:
     match output.datatype:
         case "FP32":
             return np.array(output.contents.fp32_contents, dtype=np.float32)
@@ -54,10 +54,10 @@ def _typed(output: ModelInferResponse.InferOutputTensor) -> Tensor | None:
             return np.array(output.contents.bool_contents, dtype=np.bool_)
         case "BYTES":
             return _objects(output.contents.bytes_contents)
-    return None
+    raise ValueError(f"a teacher gives no {output.datatype}")
 
 
-def _raw(datatype: str, raw: bytes) -> Tensor | None:
+def _raw(datatype: str, raw: bytes) -> Tensor:
     match datatype:
         case "FP32":
             return np.frombuffer(raw, dtype="<f4").astype(np.float32)
@@ -65,7 +65,7 @@ def _raw(datatype: str, raw: bytes) -> Tensor | None:
             return np.frombuffer(raw, dtype=np.uint8).astype(np.bool_)
         case "BYTES":
             return _objects(list(_split(raw)))
-    return None
+    raise ValueError(f"a teacher gives no {datatype}")
 
 
 def _split(raw: bytes) -> Iterator[bytes]:
