@@ -36,6 +36,7 @@ from tutelage.objects import (
     hashed,
     ignore,
     missing,
+    sized,
     stored_key,
     utc_now,
 )
@@ -56,7 +57,14 @@ class FolderObjects:
         for name in (_INCOMING, _LOCKS):
             self._make_folder(folder / name)
 
-    def put(self, chunks: Iterable[bytes], *, digest: str | None = None, lifetime: timedelta | None = None) -> Stored:
+    def put(
+        self,
+        chunks: Iterable[bytes],
+        *,
+        digest: str | None = None,
+        size: int | None = None,
+        lifetime: timedelta | None = None,
+    ) -> Stored:
         """See `ObjectStore.put`."""
         now = self._clock()
         if digest is not None:
@@ -64,8 +72,8 @@ class FolderObjects:
         results: list[tuple[str, int]] = []
         temporary = self._folder / _INCOMING / secrets.token_hex(16)
         try:
-            _write(temporary, hashed(chunks, digest, lambda *result: results.append(result)))
-            found, size = results[0]
+            _write(temporary, hashed(sized(chunks, size), digest, lambda *result: results.append(result)))
+            found, count = results[0]
             key = stored_key(found, lifetime, now)
             path = self._path(key)
             self._make_folder(path.parent)
@@ -75,7 +83,7 @@ class FolderObjects:
             raise storage_error(error, temporary, "written") from error
         finally:
             temporary.unlink(missing_ok=True)
-        return Stored(key, found, size)
+        return Stored(key, found, count)
 
     def size(self, key: str) -> int:
         """See `ObjectStore.size`."""

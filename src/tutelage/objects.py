@@ -80,14 +80,22 @@ class Page:
 class ObjectStore(Protocol):
     """Every method may raise `ObjectError`: `objects-unavailable` (retryable), `objects-refused`, and `object-key`."""
 
-    def put(self, chunks: Iterable[bytes], *, digest: str | None = None, lifetime: timedelta | None = None) -> Stored:
+    def put(
+        self,
+        chunks: Iterable[bytes],
+        *,
+        digest: str | None = None,
+        size: int | None = None,
+        lifetime: timedelta | None = None,
+    ) -> Stored:
         """Keep what `chunks` yield, without holding it all in memory; visible when it is whole, or never.
 
-        With a `digest` the bytes are checked against it first. With a `lifetime` (over zero, rounded up to seconds)
-        the object expires. The same bytes again are the same object.
+        With a `digest` the bytes are checked against it first; with their `size` beside it, they can be stored faster.
+        With a `lifetime` (over zero, rounded up to seconds) the object expires. The same bytes again are the same
+        object.
 
         Raises:
-            ObjectError: `object-corrupt`, the bytes do not have that digest.
+            ObjectError: `object-corrupt`, the bytes do not have that digest or size.
             StorageError: `storage-full`.
         """
 
@@ -256,6 +264,22 @@ def hashed(chunks: Iterable[bytes], expected: str | None, found: Callable[[str, 
     if expected is not None and digest != expected:
         raise ObjectError(Code.OBJECT_CORRUPT, f"the bytes have digest {digest}, not {expected}: send them again")
     found(digest, size)
+
+
+def sized(chunks: Iterable[bytes], size: int | None) -> Iterator[bytes]:
+    """`chunks` as they are, none of them empty.
+
+    Raises:
+        ObjectError: `object-corrupt`, at the end or before, if they do not add up to a given `size`.
+    """
+    found = 0
+    for chunk in filter(None, chunks):
+        found += len(chunk)
+        if size is not None and found > size:
+            break
+        yield chunk
+    if size is not None and found != size:
+        raise ObjectError(Code.OBJECT_CORRUPT, f"the bytes are not {size} in number: send them again")
 
 
 def ignore(digest: str, size: int) -> None:

@@ -111,7 +111,11 @@ def space_of(weights: bytes, readout: str) -> str:
 
     Two readouts of one network are two spaces: their features are as incomparable as those of two networks.
     """
-    return f"{hashlib.sha256(weights).hexdigest()[:24]}/{readout}"
+    return _space(hashlib.sha256(weights).hexdigest(), readout)
+
+
+def _space(weights_hex: str, readout: str) -> str:
+    return f"{weights_hex[:24]}/{readout}"
 
 
 def build_package(
@@ -243,7 +247,8 @@ def _check_manifest(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -
     except (TypeError, LookupError) as error:
         raise _incomplete(f"a part of lineage in {MANIFEST}") from error
     _check_members(manifest, members)
-    if manifest["space"] != space_of(members[WEIGHTS], info.readout):
+    # The members were just compared with the manifest: their digests need not be worked out again.
+    if manifest["space"] != _space(manifest["members"][WEIGHTS]["sha256"], info.readout):
         raise _corrupt("its space is not that of its weights")
 
 

@@ -43,6 +43,7 @@ from tutelage.objects import (
     hashed,
     ignore,
     missing,
+    sized,
     stored_key,
     utc_now,
 )
@@ -59,6 +60,7 @@ ATTEMPT_WITHIN = timedelta(seconds=10)
 
 _RETRIES = 2  # more attempts after the first; with the limit above a call to a dead server ends within 31 seconds
 _PART_BYTES = 16 << 20  # memory of one upload; ten thousand parts, S3's limit, make 160 GB
+_ONE_REQUEST_BYTES = 1 << 30  # S3 takes 5 GiB; what breaks after so much should not have to begin anew
 _SPOOL_BYTES = 8 << 20  # objects of unknown digest stay in memory up to here
 _SIGNED_FOR = timedelta(minutes=5)
 _GONE = frozenset({"NoSuchKey", "NoSuchUpload", "NotFound"})
@@ -108,13 +110,23 @@ class S3Objects:
                 if error.code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
                     raise
 
-    def put(self, chunks: Iterable[bytes], *, digest: str | None = None, lifetime: timedelta | None = None) -> Stored:
+    def put(
+        self,
+        chunks: Iterable[bytes],
+        *,
+        digest: str | None = None,
+        size: int | None = None,
+        lifetime: timedelta | None = None,
+    ) -> Stored:
         """See `ObjectStore.put`."""
         results: list[tuple[str, int]] = []
-        checked = hashed(chunks, digest, lambda *result: results.append(result))
+        checked = hashed(sized(chunks, size), digest, lambda *result: results.append(result))
         if digest is not None:
             key = stored_key(digest, lifetime, self._clock())
-            self._upload(key, cast(BinaryIO, _Reader(checked)), -1)
+            if size and size <= _ONE_REQUEST_BYTES:
+                self._send(key, checked, size)
+            else:
+                self._upload(key, cast(BinaryIO, _Reader(checked)), -1)
             return Stored(key, *results[0])
         with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
             _fill(spool, checked)
@@ -190,6 +202,17 @@ class S3Objects:
         with _translated(key):
             self._client.put_object(self._bucket, key, data, size, part_size=_PART_BYTES, num_parallel_uploads=1)
 
+    def _send(self, key: str, chunks: Iterator[bytes], size: int) -> None:
+        """One request whose body is not signed: neither side hashes it for the signature, `chunks` are checked anyway.
+
+        The last chunk leaves only when all of them have turned out right; without it the server keeps nothing.
+        """
+        with _translated(key):
+            address = self._client.get_presigned_url("PUT", self._bucket, key, expires=_SIGNED_FOR)
+            headers = {"Content-Length": str(size)}
+            answer = self._http.request("PUT", address, body=_delayed(chunks), headers=headers, retries=False)
+            _refuse_failure(answer)
+
     def _chunks(self, key: str, offset: int, count: int) -> Iterator[bytes]:
         with _translated(key):
             answer = self._client.get_object(self._bucket, key, offset=offset, length=count)
@@ -217,11 +240,26 @@ class S3Objects:
         with _translated(key):
             address = self._client.get_presigned_url("PUT", self._bucket, key, expires=_SIGNED_FOR)
             answer = self._http.request("PUT", address, body=data, headers=condition, retries=False)
-            if answer.status == 200:
-                return _tag(answer)
-            if answer.data.lstrip().startswith(b"<"):
-                raise S3Error.fromxml(answer)
-            raise ServerError(f"HTTP status {answer.status}", answer.status)
+            _refuse_failure(answer)
+            return _tag(answer)
+
+
+def _refuse_failure(answer: Any) -> None:
+    if answer.status == 200:
+        return
+    if answer.data.lstrip().startswith(b"<"):
+        raise S3Error.fromxml(answer)
+    raise ServerError(f"HTTP status {answer.status}", answer.status)
+
+
+def _delayed(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """`chunks`, each only after the next one, or the end, was seen."""
+    before = next(chunks, None)
+    for chunk in chunks:
+        yield cast(bytes, before)
+        before = chunk
+    if before is not None:
+        yield before
 
 
 class _Reader:

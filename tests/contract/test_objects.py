@@ -48,9 +48,10 @@ def store(request, tmp_path, clock):
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"one capture" * 1000], ids=["empty", "byte", "some"])
-@pytest.mark.parametrize("is_known", [True, False], ids=["digest", "no-digest"])
-def test_what_was_put_is_read_by_its_digest(store, data, is_known):
-    stored = store.put([data[:5], b"", data[5:]], digest=digest_of(data) if is_known else None)
+@pytest.mark.parametrize("known", ["digest and size", "digest", "size", "nothing"])
+def test_what_was_put_is_read_by_its_digest(store, data, known):
+    words = {"digest": digest_of(data) if "digest" in known else None, "size": len(data) if "size" in known else None}
+    stored = store.put([data[:5], b"", data[5:]], **words)
     assert stored == Stored(object_key(digest_of(data)), digest_of(data), len(data))
     assert whole(store, stored.key) == data
     assert store.size(stored.key) == len(data)
@@ -266,3 +267,20 @@ def test_bytes_changed_behind_the_stores_back_are_noticed(store, tmp_path):
     assert code(raised) is Code.OBJECT_CORRUPT
     store.put([data])
     assert whole(store, key) == data
+
+
+@pytest.mark.parametrize("sizes", [(99, 100), (101, 100), (100, 99), (0, 100), (100, 0)], ids=str)
+@pytest.mark.parametrize("is_known", [True, False], ids=["digest", "no-digest"])
+def test_bytes_of_another_size_than_was_said_are_not_kept(store, sizes, is_known):
+    sent, said = b"x" * sizes[0], sizes[1]
+    with pytest.raises(ObjectError) as raised:
+        store.put([sent[:50], sent[50:]], digest=digest_of(sent) if is_known else None, size=said)
+    assert code(raised) is Code.OBJECT_CORRUPT
+    assert not store.list().keys
+
+
+def test_bytes_of_another_digest_are_not_kept_in_one_request_either(store):
+    with pytest.raises(ObjectError) as raised:
+        store.put([b"a" * MIB, b"b" * MIB], digest=digest_of(b"c"), size=2 * MIB)
+    assert code(raised) is Code.OBJECT_CORRUPT
+    assert not store.list().keys

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from queue import SimpleQueue
 
 from model_registry.uploads import Upload
 from tutelage.errors import Code, ObjectError, RequestError, ServiceError
-from tutelage.objects import ObjectStore, Stored
+from tutelage.objects import CHUNK_BYTES, ObjectStore, Stored
 
 __all__ = ["MAX_CHUNK_BYTES", "Arrival", "Budget"]
 
@@ -52,7 +53,8 @@ class Arrival:
         """Begin to store the file of `upload`."""
         self._upload = upload
         self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
-        self._storing = asyncio.ensure_future(asyncio.to_thread(objects.put, self._read(), digest=upload.file_digest))
+        self._objects = objects
+        self._storing = asyncio.ensure_future(self._put(self._read()))
         self.data = bytearray()
         """All that has arrived."""
 
@@ -73,13 +75,25 @@ class Arrival:
         return len(self.data) == self._upload.size_bytes
 
     async def finish(self) -> Stored:
-        """The stored file.
+        """The stored file; a store that lost what was sent on is given it once more, from memory.
 
         Raises:
-            ObjectError: `object-corrupt`, the bytes do not have the digest that the upload was said to have.
+            ObjectError: `object-corrupt`, the bytes do not have the digest that the upload was said to have;
+                `objects-unavailable`, the store does not answer.
         """
         self._pieces.put(_END)
-        return await asyncio.shield(self._storing)
+        try:
+            return await asyncio.shield(self._storing)
+        except ObjectError as error:
+            if error.code is not Code.OBJECTS_UNAVAILABLE:
+                raise
+            return await self._put(
+                bytes(self.data[at : at + CHUNK_BYTES]) for at in range(0, len(self.data), CHUNK_BYTES)
+            )
+
+    async def _put(self, pieces: Iterator[bytes]) -> Stored:
+        put = partial(self._objects.put, digest=self._upload.file_digest, size=self._upload.size_bytes)
+        return await asyncio.to_thread(put, pieces)
 
     async def cut(self) -> None:
         """End without a file; what arrived stays in `data`."""

@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from model_registry.arrivals import Arrival, Budget
 from model_registry.channels import ChannelChange, Channels
+from model_registry.departures import Departures
 from model_registry.index import Devices, Index, VersionFilter
 from model_registry.uploads import Upload, Uploads
-from model_registry.versions import VERSIONS_PREFIX, Lineage, Version, digest_of_file, version_key
+from model_registry.versions import VERSIONS_PREFIX, Lineage, Version, version_key
 from tutelage.errors import Code, ObjectError, PackageError, RequestError
 from tutelage.objects import ObjectStore, conflict, object_key
 from tutelage.package import StudentPackage, read_package
@@ -52,12 +53,17 @@ class Registry:
         *,
         trusted: Sequence[Ed25519PublicKey],
         upload_budget: Budget,
+        download_memory_bytes: int = 0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Keep only packages that one of `trusted` signed; `now` is the clock of times that are kept."""
+        """Keep only packages that one of `trusted` signed; `now` is the clock of times that are kept.
+
+        Files downloaded last stay in memory, up to `download_memory_bytes`.
+        """
         self._objects, self._index, self._trusted, self._now = objects, index, trusted, now
         self._channels, self._uploads = Channels(objects), Uploads(objects)
         self._budget = upload_budget
+        self._departures = Departures(objects, download_memory_bytes)
         self._building = asyncio.Lock()
 
     async def receive(self, upload: Upload, *, offset: int, lineage: Lineage, chunks: AsyncIterator[bytes]) -> Received:
@@ -118,24 +124,22 @@ class Registry:
         verified, stored = await asyncio.gather(
             self._do(self._verified, bytes(arrival.data), upload), arrival.finish(), return_exceptions=True
         )
-        if isinstance(stored, BaseException) and not isinstance(verified, PackageError):
-            raise stored
         if isinstance(verified, BaseException):
             await self._do(self._objects.delete, object_key(upload.file_digest))
             await self._do(self._uploads.drop, upload)
             raise verified
+        if isinstance(stored, BaseException):
+            raise stored
         version = await self._publish(verified, upload, lineage)
         await self._do(self._uploads.drop, upload)
         return version
 
     def _verified(self, data: bytes, upload: Upload) -> StudentPackage:
-        """The package in these bytes, if it is the one that `upload` names.
+        """The package in these bytes, which the store compares with `file_digest`, if it is the one of `upload`.
 
         Raises:
             PackageError: It is not, it is damaged, or nobody trusted signed it.
         """
-        if digest_of_file(data) != upload.file_digest:
-            raise PackageError(Code.PACKAGE_CORRUPT, "the bytes do not have the digest file_digest: send them again")
         package = read_package(data, trusted=self._trusted)
         if package.digest != upload.digest:
             raise PackageError(Code.PACKAGE_CORRUPT, f"the bytes are the package {package.digest}, not digest")
@@ -236,10 +240,8 @@ class Registry:
         Raises:
             ObjectError: `object-missing`; `object-range`, the offset is beyond its end.
         """
-        version = await self.get(digest)
-        chunks = await self._do(partial(self._objects.read, version.object_key, offset=offset))
-        while (chunk := await self._do(next, chunks, None)) is not None:
-            yield chunk
+        async for piece in self._departures.read(await self.get(digest), offset):
+            yield piece
 
     async def set_channel(
         self, channel: str, digest: str, *, expected: str | None, reason: str, actor: str | None

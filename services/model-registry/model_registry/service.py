@@ -47,6 +47,8 @@ class RegistrySettings:
     """Names in the certificates of callers that may create versions and set channels. Empty: all callers may."""
     upload_memory_bytes: Annotated[int, Range(MAX_PACKAGE_BYTES)] = 2 * MAX_PACKAGE_BYTES
     """Bytes of packages in memory at once; more uploads are turned away until there is room."""
+    download_memory_bytes: Annotated[int, Range(0)] = MAX_PACKAGE_BYTES
+    """Bytes of packages that stay in memory after they were downloaded: a fleet asks for the same one."""
     check_in_interval: Annotated[timedelta, Range(1, 86_400)] = timedelta(seconds=30)
     """Seconds between two check-ins of a device, on average."""
     check_in_jitter: Annotated[float, Range(0, 0.9)] = 0.2
@@ -66,7 +68,14 @@ def make_registry(settings: RegistrySettings, stores: Stores) -> tuple[Registry,
     except TutelageError as error:
         raise SettingsError(f"trusted_files: {error.message}") from error
     index = _index(stores)
-    return Registry(stores.objects, index, trusted=trusted, upload_budget=Budget(settings.upload_memory_bytes)), index
+    registry = Registry(
+        stores.objects,
+        index,
+        trusted=trusted,
+        upload_budget=Budget(settings.upload_memory_bytes),
+        download_memory_bytes=settings.download_memory_bytes,
+    )
+    return registry, index
 
 
 def _index(stores: Stores) -> Index:

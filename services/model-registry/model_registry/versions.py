@@ -9,7 +9,6 @@ that no second key is needed; finding a version by its digest is the index's wor
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +19,7 @@ from tutelage.errors import Code, ObjectError
 from tutelage.objects import object_key
 from tutelage.package import StudentPackage
 
-__all__ = ["VERSIONS_PREFIX", "Lineage", "Version", "digest_of_file", "version_key"]
+__all__ = ["VERSIONS_PREFIX", "Lineage", "Version", "version_key"]
 
 VERSIONS_PREFIX = "versions/"
 
@@ -117,8 +116,3 @@ class Version:
 def version_key(name: str, version: str) -> str:
     """Where the manifest of this name and version lies."""
     return f"{VERSIONS_PREFIX}{name}/{version}.json"
-
-
-def digest_of_file(data: bytes | bytearray) -> str:
-    """Digest of the bytes of a file, as `file_digest` has it."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -1,0 +1,82 @@
+"""Departures: the files of versions on their way out, read ahead of the caller or out of memory.
+
+A fleet asks for one version at a time: what was read once stays in memory, within a budget, until others are asked for.
+Files never change, so what is in memory is never stale. The next pieces are read while one is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+
+from model_registry.versions import Version
+from tutelage.objects import ObjectStore
+
+__all__ = ["Departures"]
+
+PIECE_BYTES = 256 << 10
+"""Of one message: large enough that messages cost little, small enough for a processor's cache."""
+
+AHEAD = 4
+"""Pieces of the object store read before they can be sent: megabytes of memory a call."""
+
+
+class Departures:
+    """Reads files of versions, and remembers those asked for last."""
+
+    def __init__(self, objects: ObjectStore, memory_bytes: int) -> None:
+        """Remember files of at most `memory_bytes` together."""
+        self._objects, self._most = objects, memory_bytes
+        self._known: OrderedDict[str, bytes] = OrderedDict()
+
+    async def read(self, version: Version, offset: int) -> AsyncIterator[bytes]:
+        """The file of `version` from `offset` on, in pieces; read whole, it is checked against its digest.
+
+        Raises:
+            ObjectError: `object-range`, the offset is beyond the end; `object-missing`; `object-corrupt`.
+        """
+        known = self._known.get(version.file_digest)
+        if known is not None and offset <= len(known):
+            self._known.move_to_end(version.file_digest)
+            for start in range(offset, len(known), PIECE_BYTES):
+                yield known[start : start + PIECE_BYTES]
+            return
+        remembered = bytearray() if offset == 0 and version.size_bytes <= self._most else None
+        async for chunk in self._ahead(version, offset):
+            for start in range(0, len(chunk), PIECE_BYTES):
+                yield chunk[start : start + PIECE_BYTES]
+            if remembered is not None:
+                remembered += chunk
+        if remembered is not None:
+            self._remember(version.file_digest, bytes(remembered))
+
+    async def _ahead(self, version: Version, offset: int) -> AsyncIterator[bytes]:
+        """Chunks from the store; some are read before they are asked for."""
+        chunks = await asyncio.to_thread(partial(self._objects.read, version.object_key, offset=offset))
+        waiting: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(AHEAD)
+        reading = asyncio.create_task(_fill(waiting, chunks))
+        try:
+            while (chunk := await waiting.get()) is not None:
+                if isinstance(chunk, Exception):
+                    raise chunk
+                yield chunk
+        finally:
+            reading.cancel()
+
+    def _remember(self, file_digest: str, data: bytes) -> None:
+        self._known[file_digest] = data
+        while sum(map(len, self._known.values())) > self._most:
+            self._known.popitem(last=False)
+
+
+async def _fill(waiting: asyncio.Queue[bytes | Exception | None], chunks: Iterator[bytes]) -> None:
+    """Put each of `chunks` there, then None, or what went wrong."""
+    try:
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            await waiting.put(chunk)
+    except Exception as error:
+        await waiting.put(error)
+    else:
+        await waiting.put(None)
