@@ -27,6 +27,7 @@ from tutelage import __version__
 from tutelage.commands import data_set, manifest, package, teacher
 from tutelage.commands.distil import distil
 from tutelage.commands.entry import load_command
+from tutelage.commands.up import up
 from tutelage.errors import TutelageError
 from tutelage.log import LOG_LEVELS, configure_logging
 
@@ -94,6 +95,7 @@ def build_command(entries: Iterable[EntryPoint]) -> CommandLine:
     app.add_typer(teacher.app, name="teacher")
     app.add_typer(data_set.app, name="data-set")
     app.command()(distil)
+    app.command()(up)
     command = typer.main.get_command(app)
     assert isinstance(command, CommandLine)  # noqa: S101 - narrows the type that `cls` decides
     command.entries = {entry.name: entry for entry in entries}

@@ -92,6 +92,9 @@ class Part:
     """Given settings and context: the service, from when its workers run until they have ended."""
     keys: Mapping[str, KeyKind] = field(default_factory=dict)
     """Key files that the part needs, by their variable after the prefix: `tutelage up` makes those that are missing."""
+    together: Mapping[str, str] = field(default_factory=dict)
+    """What its variables after the prefix are unless set, where all parts run in one process; `{address}` stands for
+    where that takes calls."""
 
     def read_settings(self, environ: Mapping[str, str]) -> Any:
         """The part's own settings.

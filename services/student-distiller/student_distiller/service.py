@@ -187,5 +187,6 @@ PART = Part(
         "SEAL_KEY_FILE": KeyKind.SEALING,
         "DATA_KEY_FILE": KeyKind.SEALING,
     },
+    together={"TEACHER_ADDRESS": "{address}"},
 )
 """What this distribution offers to programs that serve."""
