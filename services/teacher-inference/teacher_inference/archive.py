@@ -24,7 +24,7 @@ from pathlib import Path
 from teacher_inference import torchserve_handler
 from teacher_inference.torchserve_handler import ABOUT_FILE
 from tutelage.errors import Code, TutelageError
-from tutelage.files import atomic_write, read_bytes
+from tutelage.files import atomic_write, make_folder, read_bytes
 from tutelage.nn.teacher_sources import SHIPPED, open_teacher
 
 __all__ = ["ArchiveSettings", "make_archive"]
@@ -67,6 +67,7 @@ def make_archive(word: str, folder: Path, settings: ArchiveSettings | None = Non
         )
     with tempfile.TemporaryDirectory() as scratch:
         made = _packed(word, Path(scratch), wanted)
+        make_folder(folder)
         path = folder / f"{wanted.model}.mar"
         atomic_write(path, read_bytes(made, at_most=MAX_FILE_BYTES))
     return path
