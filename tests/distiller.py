@@ -10,6 +10,7 @@ from pathlib import Path
 
 from drawn_persons import draw_manifest
 from prometheus_client import CollectorRegistry
+from served_part import quick_server, twins
 from torch_teacher import LOOPBACK, serving_teacher, write_teacher
 
 from student_distiller.service import PART, DeviceKind, DistillerSettings
@@ -21,10 +22,10 @@ from tutelage.data_sets import push_data_set
 from tutelage.manifest import Split
 from tutelage.nn.teachers import ResidualTeacher
 from tutelage.sealing import make_key, read_key
-from tutelage.server import Server, ServerSettings
+from tutelage.server import Server
 from tutelage.serving import Context
 from tutelage.signing import make_signer, public_pem
-from tutelage.stores import ObjectsSettings, StoresSettings, open_stores
+from tutelage.stores import StoresSettings, open_stores
 
 IDEMPOTENT = idempotent_methods(pb.DESCRIPTOR.services_by_name["StudentDistillerService"])
 STATE = pb.JobState
@@ -106,6 +107,19 @@ class Distiller:
             raise AssertionError(f"not within {within} s, but {job}") from error
         return job
 
+    def watched(self, job_id: str):
+        return self.stub.WatchJob(pb.WatchJobRequest(job_id=job_id), timeout=90)
+
+    async def event_of(self, job_id: str) -> str:
+        """Id of the entry that tells the registry of a job."""
+        return await self.stores.queue("model.events").put({}, key=job_id)
+
+    async def closed(self, job_id: str) -> None:
+        """Return once nothing is left to be done about a job."""
+        async with asyncio.timeout(20):
+            while f"open-jobs/{job_id}.json" in self.stores.objects.list("open-jobs/").keys:
+                await asyncio.sleep(0.1)
+
     def metric(self, name: str, **labels) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
 
@@ -113,7 +127,7 @@ class Distiller:
 @asynccontextmanager
 async def distilling(folder: Path, places: StoresSettings | None = None, **changed):
     """A distiller on the stores at `places`, with a teacher of its own; on twins in `folder` where none are named."""
-    places = places or StoresSettings(objects=ObjectsSettings(folder=folder / "objects"))
+    places = places or twins(folder / "objects")
     keys = Keys(folder)
     path = folder / "teacher.safetensors"
     teacher = ResidualTeacher.load(path if path.exists() else write_teacher(path))
@@ -121,12 +135,11 @@ async def distilling(folder: Path, places: StoresSettings | None = None, **chang
     async with AsyncExitStack() as stack:
         servicer, address = await stack.enter_async_context(serving_teacher(teacher))
         stores = await stack.enter_async_context(open_stores(places))
-        await asyncio.sleep(0)
+        if places.objects.address:
+            await asyncio.to_thread(stores.objects.ensure_bucket)
         own = settings(keys, address, **changed)
         service = await stack.enter_async_context(PART.open(own, Context(stores, registry)))
-        server = await stack.enter_async_context(
-            Server(ServerSettings(address=LOOPBACK, drain_notice=timedelta(), drain_grace=timedelta()), [service])
-        )
+        server = await stack.enter_async_context(Server(quick_server(drain_grace=timedelta()), [service]))
         at = type(LOOPBACK)("127.0.0.1", server.port)
         channel = await stack.enter_async_context(Channel(ChannelSettings(at), idempotent=IDEMPOTENT))
         yield Distiller(stores, servicer, keys, at, registry, channel)

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tutelage.errors import Code, StorageError
-from tutelage.sealing import OVERHEAD_BYTES, make_key, open_sealed, read_key, seal
+from tutelage.sealing import OVERHEAD_BYTES, make_key, open_sealed, read_key, seal, seal_alike
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 PLAIN = b"a capture of a person"
@@ -113,3 +113,16 @@ def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         read_key(tmp_path / "fleet.key")
     assert caught.value.code is Code.STORAGE_FAILED
+
+
+def test_sealed_alike_equal_data_are_equal_bytes_and_nothing_else_is() -> None:
+    first = seal_alike(PLAIN, KEY, purpose="captures")
+    assert seal_alike(PLAIN, KEY, purpose="captures") == first
+    assert open_sealed(first, KEY, purpose="captures") == PLAIN
+    # With a nonce of its own for each data, purpose and key: one used twice would give the plain texts away.
+    others = [(PLAIN + b"!", KEY, "captures"), (PLAIN, OTHER, "captures"), (b"s" + PLAIN, KEY, "capture")]
+    nonces = {seal_alike(data, key, purpose=purpose)[13:25] for data, key, purpose in others}
+    assert len(nonces | {first[13:25]}) == 4
+    assert first[13:25] != seal(PLAIN, KEY, purpose="captures")[13:25]
+    assert code_of(first, OTHER) is Code.KEY_WRONG
+    assert code_of(first, purpose="another") is Code.STORE_CORRUPT

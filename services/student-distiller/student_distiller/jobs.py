@@ -241,7 +241,7 @@ class Jobs:
             )
         chosen = spec
         if spec.parent is not None:
-            size = (await asyncio.to_thread(self._choices.package, spec.parent)).info.student.get("size")
+            size = (await asyncio.to_thread(self._choices.package, spec.parent)).info.student.get("name")
             if spec.size not in (None, size):
                 raise RequestError(f"spec.size must be that of spec.parent, {size}, or be left out: {spec.size!r}")
             chosen = replace(chosen, size=str(size))

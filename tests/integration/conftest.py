@@ -1,0 +1,7 @@
+"""Several parts together, on real servers where they need some."""
+
+from __future__ import annotations
+
+from real_servers import minio_server, minio_started, pytest_pyfunc_call, redis_server, redis_started
+
+__all__ = ["minio_server", "minio_started", "pytest_pyfunc_call", "redis_server", "redis_started"]
