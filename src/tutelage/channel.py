@@ -31,6 +31,7 @@ from tutelage.errors import CATALOGUE, Code, ServiceError, TutelageError
 from tutelage.grpc_errors import error_from_call
 from tutelage.settings import Address
 from tutelage.tls import CertificateFiles, Certificates, ClientTls
+from tutelage.traces import SpanKind, propagated, span
 
 __all__ = ["Channel", "ChannelSettings", "idempotent_methods"]
 
@@ -154,9 +155,10 @@ class Channel:
             tries = self._tries(kind, method, timeout, metadata)
             while True:
                 try:
-                    async with self._connected() as channel:
-                        bound = getattr(channel, kind)(method, *coders, **named)
-                        return await bound(request, **tries.words())
+                    with span(method[1:], SpanKind.CLIENT):
+                        async with self._connected() as channel:
+                            bound = getattr(channel, kind)(method, *coders, **named)
+                            return await bound(request, **tries.words())
                 except grpc.aio.AioRpcError as error:
                     await tries.pause_after(error_from_call(error))
 
@@ -222,7 +224,8 @@ class _Tries:
 
     def words(self) -> dict[str, Any]:
         """What gRPC is told for the next try."""
-        return {"timeout": max(0.0, self.deadline - time.monotonic()), "metadata": self.metadata}
+        left = max(0.0, self.deadline - time.monotonic())
+        return {"timeout": left, "metadata": (*self.metadata, *propagated().items())}
 
     async def pause_after(self, error: TutelageError) -> None:
         """Return when it is time for another try; raise `error` where there must be none."""

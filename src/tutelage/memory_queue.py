@@ -55,6 +55,7 @@ class MemoryQueue:
 
     def __init__(
         self,
+        name: str = "memory",
         *,
         lease: timedelta = LEASE,
         max_deliveries: int = MAX_DELIVERIES,
@@ -63,7 +64,7 @@ class MemoryQueue:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """An empty queue."""
-        self.lease = lease
+        self.name, self.lease = name, lease
         self._most = max_deliveries
         self._poll = poll.total_seconds()
         self._remember = remember.total_seconds()

@@ -30,6 +30,7 @@ import structlog
 
 from tutelage.canonical import canonical_json
 from tutelage.errors import Code, QueueError
+from tutelage.traces import SpanKind, propagated, span
 
 MAX_BODY_BYTES = 16 << 10
 """Canonical JSON of a body; a hundred keys with their digests fit, an image does not."""
@@ -139,6 +140,10 @@ class Queue(Protocol):
     """A named work queue. Every method may raise `QueueError`: `queue-unavailable` (retryable) or `queue-refused`."""
 
     @property
+    def name(self) -> str:
+        """What the queue is called, `label.batches`."""
+
+    @property
     def lease(self) -> timedelta:
         """How long a claim holds without being renewed."""
 
@@ -231,7 +236,7 @@ def entry_of(body: Mapping[str, Any], key: str, priority: Priority, context: Map
     """
     if not isinstance(key, str) or not key or len(key.encode("utf-8", "replace")) > MAX_KEY_BYTES:
         raise QueueError(Code.ENTRY_INVALID, f"an idempotency key has 1 to {MAX_KEY_BYTES} bytes: give it such a one")
-    context = dict(context or {})
+    context = {**propagated(), **(context or {})}
     if not isinstance(body, Mapping) or not all(isinstance(text, str) for pair in context.items() for text in pair):
         raise QueueError(Code.ENTRY_INVALID, "an entry is a mapping, and its context maps text to text")
     try:
@@ -275,7 +280,7 @@ async def _unless(stop: asyncio.Event, answer: Coroutine[Any, Any, _Answer | Non
 
 async def handle(queue: Queue, claim: Claim, handler: Handler) -> None:
     """Run `handler` on a claimed entry, renewing the claim meanwhile, and settle it by the outcome."""
-    job = asyncio.ensure_future(handler(claim))
+    job = asyncio.ensure_future(_traced(queue, claim, handler))
     heart = asyncio.create_task(_keep(queue, claim))
     try:
         await asyncio.wait({job, heart}, return_when=asyncio.FIRST_COMPLETED)
@@ -297,6 +302,13 @@ async def handle(queue: Queue, claim: Claim, handler: Handler) -> None:
         if error.code is not Code.CLAIM_LOST:
             raise
         _log.warning("outcome came too late", entry=claim.entry.id, deliveries=claim.deliveries)
+
+
+async def _traced(queue: Queue, claim: Claim, handler: Handler) -> None:
+    """Run `handler` below the span of whoever put the entry."""
+    facts = {"messaging.destination.name": queue.name, "messaging.message.id": claim.entry.id}
+    with span(f"{queue.name} handle", SpanKind.CONSUMER, carrier=claim.entry.context, facts=facts):
+        await handler(claim)
 
 
 async def _settle(queue: Queue, claim: Claim, job: asyncio.Future[None]) -> None:

@@ -60,7 +60,7 @@ class RedisQueue:
         remember: timedelta = REMEMBER,
     ) -> None:
         """Connects with the first call. All who share the queue `name` give the same numbers."""
-        self.lease = lease
+        self.name, self.lease = name, lease
         self._prefix, self._most = f"tutelage:{{{name}}}:", max_deliveries
         self._block, self._keep = min(_milliseconds(poll), _BLOCK_MS), _milliseconds(remember)
         self._redis = connect(url)

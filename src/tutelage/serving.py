@@ -27,6 +27,7 @@ from tutelage.metrics import CallMetrics, MetricsServer, MetricsSettings
 from tutelage.server import Server, ServerSettings, Service
 from tutelage.settings import PREFIX, settings_or_exit
 from tutelage.stores import Stores, StoresSettings, open_stores
+from tutelage.traces import TracesSettings, calls_traced, open_traces
 
 __all__ = ["Context", "KeyKind", "LogLevel", "Part", "ProgramSettings", "installed_parts", "run", "serve"]
 
@@ -64,6 +65,8 @@ class ProgramSettings:
     """Where metrics are collected."""
     stores: StoresSettings = field(default_factory=StoresSettings)
     """Where queues and objects lie."""
+    traces: TracesSettings = field(default_factory=TracesSettings)
+    """Where traces are sent."""
     log_level: LogLevel = LogLevel.INFO
     """Which events are written to standard error."""
 
@@ -136,11 +139,12 @@ async def serve(
     """
     metrics = CollectorRegistry()
     async with AsyncExitStack() as stack:
+        stack.enter_context(open_traces(program.traces, "+".join(part.name for part, _ in parts)))
         if program.metrics.enabled:
             stack.enter_context(MetricsServer(metrics, program.metrics.address))
         stores = await stack.enter_async_context(open_stores(program.stores))
         context = Context(stores, metrics)
         services = [await stack.enter_async_context(part.open(own, context)) for part, own in parts]
-        async with Server(program.server, services, [CallMetrics(metrics), *layers]) as server:
+        async with Server(program.server, services, [calls_traced, CallMetrics(metrics), *layers]) as server:
             started(server)
             await server.serve_until_signalled()

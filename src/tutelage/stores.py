@@ -135,7 +135,7 @@ class Stores:
 
     def _made(self, name: str, numbers: Mapping[str, Any]) -> Queue:
         if self.redis is None:
-            return MemoryQueue(**numbers)
+            return MemoryQueue(name, **numbers)
         from tutelage.queues import RedisQueue  # noqa: PLC0415 - needs the extra `stores`
 
         return RedisQueue(self._url, name, **numbers)

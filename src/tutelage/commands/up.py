@@ -83,7 +83,7 @@ def _key(folder: Path, name: str, kind: str) -> Path:
     """The key file of this kind; one signer serves all parts, and its public half is whom they trust."""
     signer = folder / "signer.pem"
     if kind == "sealing":
-        path = folder / (name.removesuffix("_FILE").lower().replace("_", "-") + ".key")
+        path = folder / (name.removesuffix("_KEY_FILE").lower().replace("_", "-") + ".key")
         if not path.exists():
             make_key(path)
         return path
