@@ -133,6 +133,20 @@ class TestInputBatches:
             assert torch.equal(inputs, first[step][0])
             assert torch.equal(labels, first[step][1])
 
+    @pytest.mark.parametrize("rows", [slice(0, 5), slice(5, 6), slice(6, 13)], ids=str)
+    def test_a_row_is_the_same_whatever_other_rows_are_asked_for(self, rows: slice):
+        source = toy_batches()
+        images, labels = source.batch(7, 13)
+        some, their = source.batch(7, 13, rows)
+        torch.testing.assert_close(some, images[rows], rtol=0, atol=1e-5)
+        assert torch.equal(their, labels[rows])
+
+    def test_the_largest_seed_of_a_job_gives_batches_as_any_other(self):
+        images, labels = toy_images(4, 3)
+        first, same, other = (InputBatches(images, labels, seed).batch(3, 8)[0] for seed in (2**53 - 1, 2**53 - 1, 1))
+        assert torch.equal(first, same)
+        assert not torch.equal(first, other)
+
     def test_steps_and_seeds_differ(self):
         inputs = toy_batches().batch(0, 8)[0]
         assert not torch.equal(inputs, toy_batches().batch(1, 8)[0])

@@ -18,7 +18,16 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from tutelage.errors import Code, StorageError
-from tutelage.nn.checkpoints import PLAIN, Codec, fingerprint, load_checkpoint, save_checkpoint
+from tutelage.nn.checkpoints import (
+    PLAIN,
+    Cadence,
+    Checkpoints,
+    Codec,
+    TrainingState,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from tutelage.sealing import open_sealed, seal
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
@@ -290,3 +299,51 @@ class TestNoRoom:
         assert caught.value.code is Code.STORAGE_FULL
         assert saved.read_bytes() == former
         assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+class TestCheckpoints:
+    @dataclass
+    class Clock:
+        now_s: float = 100.0
+
+        def __call__(self) -> float:
+            return self.now_s
+
+    def of(self, path: Path | None, work: Work, clock: Clock, kept: list[int]) -> Checkpoints:
+        state = TrainingState("s", work.modules, work.optimizer)
+        return Checkpoints(path, state, Cadence(10, 60.0), kept.append, clock)
+
+    def test_one_is_due_after_so_many_steps_and_after_so_many_seconds_whatever_the_step(self, tmp_path: Path):
+        clock, kept = self.Clock(), []
+        checkpoints = self.of(tmp_path / "c", Work().steps(0, 3), clock, kept)
+        assert [done for done in range(1, 31) if checkpoints.due(done)] == [10, 20, 30]
+        clock.now_s += 59.9
+        assert not checkpoints.due(3)
+        clock.now_s += 0.1
+        assert checkpoints.due(3)
+        checkpoints.save(3)
+        assert kept == [3]
+        assert not checkpoints.due(4)
+        clock.now_s += 60
+        assert checkpoints.due(4)
+
+    def test_what_was_saved_is_loaded_and_without_a_file_nothing_is_done_yet(self, tmp_path: Path):
+        work, other = Work().steps(0, 5), Work(seed=9)
+        assert self.of(tmp_path / "c", other, self.Clock(), []).load() == 0
+        self.of(tmp_path / "c", work, self.Clock(), []).save(5)
+        assert self.of(tmp_path / "c", other, self.Clock(), []).load() == 5
+        assert equal(other.tensors(), work.tensors())
+
+    def test_without_a_place_none_is_due_made_or_told_of(self, tmp_path: Path):
+        clock, kept = self.Clock(), []
+        checkpoints = self.of(None, Work(), clock, kept)
+        clock.now_s += 1e6
+        checkpoints.save(10)
+        assert (checkpoints.load(), checkpoints.due(10), kept, list(tmp_path.iterdir())) == (0, False, [], [])
+
+    def test_nobody_is_told_of_one_that_could_not_be_written(self, tmp_path: Path):
+        kept: list[int] = []
+        checkpoints = self.of(tmp_path / "absent" / "c", Work(), self.Clock(), kept)
+        with pytest.raises(StorageError):
+            checkpoints.save(1)
+        assert kept == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import shutil
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -288,3 +289,60 @@ class TestCheckpoint:
             distil(toy_student(), Watched(spoilt_from=6), SHORT, checkpoint=tmp_path / "c")
         assert caught.value.code is Code.TRAINING_DIVERGED
         assert same(distil(toy_student(), toy_teaching(), SHORT, checkpoint=tmp_path / "c"), undisturbed())
+
+    def test_how_often_it_is_made_may_change_on_the_way(self, tmp_path: Path):
+        with pytest.raises(StoppedError):
+            distil(toy_student(), Watched(stop_at=6), SHORT, checkpoint=tmp_path / "c")
+        again = Watched()
+        other = replace(SHORT, checkpoint_every=3, checkpoint_seconds=5.0)
+        assert same(distil(toy_student(), again, other, checkpoint=tmp_path / "c"), undisturbed())
+        assert again.asked == list(range(4, 10))
+
+    @pytest.mark.parametrize(
+        ("every", "seconds", "told"),
+        [(4, 1e9, [4, 8]), (100, 0.0, list(range(1, 11))), (100, 1e9, []), (10, 1e9, [10])],
+    )
+    def test_whoever_wants_it_is_told_once_it_lies_there(
+        self, tmp_path: Path, every: int, seconds: float, told: list[int]
+    ):
+        heard: list[int] = []
+
+        def kept(step: int) -> None:
+            """What lies there by now is this step's: another training could go on from it."""
+            shutil.copy(tmp_path / "c", tmp_path / f"c{step}")
+            heard.append(step)
+
+        settings = replace(SHORT, checkpoint_every=every, checkpoint_seconds=seconds)
+        distil(toy_student(), toy_teaching(), settings, checkpoint=tmp_path / "c", kept=kept)
+        assert heard == told
+        for step in told[:1]:
+            again = Watched()
+            assert same(distil(toy_student(), again, SHORT, checkpoint=tmp_path / f"c{step}"), undisturbed())
+            assert again.asked == list(range(step, 10))
+
+
+class TestStop:
+    def test_it_is_asked_once_a_step_and_leaves_a_checkpoint_of_that_step(self, tmp_path: Path):
+        answers, heard, watched = iter([False, False, True]), [], Watched()
+        with pytest.raises(TrainingError, match="told to stop after 3 of 10 steps") as caught:
+            distil(
+                toy_student(), watched, SHORT, checkpoint=tmp_path / "c", stop=lambda: next(answers), kept=heard.append
+            )
+        assert caught.value.code is Code.TRAINING_STOPPED
+        assert (watched.asked, heard) == ([0, 1, 2], [3])
+        again = Watched()
+        assert same(distil(toy_student(), again, SHORT, checkpoint=tmp_path / "c"), undisturbed())
+        assert again.asked == list(range(3, 10))
+
+    def test_without_a_checkpoint_it_ends_all_the_same(self):
+        watched = Watched()
+        with pytest.raises(TrainingError) as caught:
+            distil(toy_student(), watched, SHORT, stop=lambda: True)
+        assert caught.value.code is Code.TRAINING_STOPPED
+        assert watched.asked == [0]
+
+    def test_a_distillation_that_broke_is_not_kept_because_it_was_told_to_stop(self, tmp_path: Path):
+        with pytest.raises(TrainingError) as caught:
+            distil(toy_student(), Watched(spoilt_from=0), SHORT, checkpoint=tmp_path / "c", stop=lambda: True)
+        assert caught.value.code is Code.TRAINING_DIVERGED
+        assert not (tmp_path / "c").exists()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from drawn_persons import draw_manifest
+from safetensors import safe_open
 
 from tutelage.archive import unpack
 from tutelage.biometrics.calibration import Calibration
@@ -287,6 +291,31 @@ def test_a_killed_distillation_goes_on_where_it_was(distil, manifest: Path, teac
     assert (status, whole["resumed"]) == (0, False)
     assert document["space"] == whole["space"]  # from the digest of the weights
     assert document["held_out"] == whole["held_out"]
+
+
+def test_sigterm_stops_a_distillation_after_a_last_checkpoint(distil, tmp_path: Path):
+    words = ("--steps", 400, "--checkpoint-every", 2)
+    checkpoint, mine = tmp_path / "s.tutelage.checkpoint", []
+    before = signal.signal(signal.SIGTERM, lambda *_: mine.append("not taken over"))
+
+    def once_it_trains() -> None:
+        while not checkpoint.exists():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        thread = threading.Thread(target=once_it_trains, daemon=True)
+        thread.start()
+        status, _, err = distil(*words)
+        thread.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert mine == ["not taken over"], "only while it trained"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert status == exit_code(Code.TRAINING_STOPPED)
+    (done,) = re.findall(r"error \[training-stopped\]: the training was told to stop after (\d+) of 400 steps", err)
+    with safe_open(checkpoint, "pt") as state:
+        assert json.loads(state.metadata()["training"])["step"] == int(done)
 
 
 def _drawn(folder: Path) -> Path:

@@ -175,21 +175,25 @@ def _distilled(
     """The student after its training, which SIGTERM ends after a last checkpoint."""
     from tutelage.nn.student_release import distil_student  # noqa: PLC0415
 
-    with shown_progress("distilling the student") as progress, told_to_stop() as stop:
+    with shown_progress("distilling the student") as progress, told_to_stop(group) as stop:
         return distil_student(
             student, lesson, settings, device=where, checkpoint=kept, progress=progress, group=group, stop=stop
         )
 
 
 @contextmanager
-def told_to_stop() -> Iterator[Callable[[], bool]]:
-    """Within it SIGTERM does not end the process but makes what is yielded say yes."""
+def told_to_stop(group: ProcessGroup) -> Iterator[Callable[[], bool]]:
+    """Within it SIGTERM does not end the process but makes what is yielded say yes.
+
+    In a group of several it does not end the process afterwards either: torchrun sends it to all as soon as one of them
+    has ended, and what this one has to say about that must still come out.
+    """
     told = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: told.set())
     try:
         yield told.is_set
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before if group.size == 1 else signal.SIG_IGN)
 
 
 def _beginning(start: Path | None, size: Size | None, trust: Sequence[Path], seed: int) -> Beginning:
