@@ -17,6 +17,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +119,12 @@ class ProcessLine:
             self.order: Mapping[str, Any] = json.loads(self._lines.readline())["order"]
             """What this process is to do."""
         except (OSError, ValueError, LookupError) as error:
+            self._socket.close()
             raise TrainingError(
                 Code.TRAINING_KILLED, "the worker of this job is gone: it will be taken over"
             ) from error
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
 
     def must_stop(self) -> bool:
         """Whether the worker asked this process to make a checkpoint and end."""
@@ -138,6 +141,10 @@ class ProcessLine:
     def close(self) -> None:
         """Hang up; the worker sees that nothing more comes."""
         self._is_closed = True
+        with suppress(OSError):  # hung up by the worker already
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._listening.join()
+        self._lines.close()
         self._socket.close()
 
     def _send(self, message: Mapping[str, Any]) -> None:

@@ -31,10 +31,8 @@ __all__ = ["JobWorker", "failure_of"]
 LOOK_EVERY = timedelta(seconds=1)
 """How often a worker looks whether its job is to be ended."""
 
-FIRST_PAUSE = timedelta(seconds=5)
-"""Before the second delivery; doubled for each further one, so that all of them outlast a restart of what was away."""
-
 LONGEST_PAUSE = timedelta(minutes=2)
+"""Between two deliveries of a job that failed."""
 
 T = TypeVar("T")
 
@@ -55,6 +53,8 @@ class JobWorker:
     metrics: DistillerMetrics
     max_deliveries: int
     """After so many a job that failed is dead."""
+    retry_after: timedelta
+    """Before the second delivery; doubled for each further one, so that all of them outlast what was away."""
 
     async def handle(self, claim: Claim) -> None:
         """Work on a job until it has ended or must be tried again.
@@ -162,13 +162,16 @@ class JobWorker:
             return
         if failure.retryable and deliveries < self.max_deliveries:
             await self._tell_failure(job_id, failure)
-            raise Temporary(f"{error.code}: {failure.message}", _pause(deliveries)) from error
+            raise Temporary(f"{error.code}: {failure.message}", self._pause(deliveries)) from error
         state = EndState.DEAD if failure.retryable else EndState.FAILED
         try:
             await self._end(job_id, state, deliveries, failure=failure)
         except TutelageError as second:  # not recorded: the queue's word, or the next delivery, will do it
-            raise Temporary(f"{error.code}: {failure.message}", _pause(deliveries)) from second
+            raise Temporary(f"{error.code}: {failure.message}", self._pause(deliveries)) from second
         raise Permanent(f"{error.code}: {failure.message}") from error
+
+    def _pause(self, deliveries: int) -> timedelta:
+        return min(LONGEST_PAUSE, self.retry_after * (1 << min(deliveries - 1, 10)))
 
     async def _tell_failure(self, job_id: str, failure: JobFailure) -> None:
         try:
@@ -248,10 +251,6 @@ def failure_of(error: TutelageError) -> JobFailure:
 
 def _defect(error: Exception) -> TutelageError:
     return TutelageError(Code.SERVICE_FAILED, f"{type(error).__name__}")
-
-
-def _pause(deliveries: int) -> timedelta:
-    return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(deliveries - 1, 10)))
 
 
 async def _away(call: Callable[..., T], *words: Any) -> T:

@@ -91,6 +91,8 @@ class DistillerSettings:
     """Seconds between two checkpoints: what a killed worker's job loses at most."""
     max_deliveries: Annotated[int, Range(1, 100)] = MAX_DELIVERIES
     """How often a job is tried before it is dead."""
+    retry_after: Annotated[timedelta, Range(0.1, 120)] = timedelta(seconds=5)
+    """Seconds before a job that failed is tried again; doubled each time, to two minutes at most."""
     lease: Annotated[timedelta, Range(1, 60)] = timedelta(seconds=30)
     """Seconds after which a silent worker's job is given to another; equal in all services on one queue."""
     teacher_timeout: Annotated[timedelta, Range(1, 3_600)] = timedelta(minutes=2)
@@ -116,7 +118,10 @@ async def _opened(settings: DistillerSettings, context: Context) -> AsyncIterato
     teacher = TeacherClient(settings.teacher, settings.teacher_timeout)
     jobs = Jobs(stores.objects, records, queue, progress, _choices(settings, stores, teacher))
     labels = SoftLabels(stores.objects, teacher, data_key)
-    worker = JobWorker(records, progress, labels, _executor(settings, stores), events, metrics, settings.max_deliveries)
+    executor = _executor(settings, stores)
+    worker = JobWorker(
+        records, progress, labels, executor, events, metrics, settings.max_deliveries, settings.retry_after
+    )
     recovery = JobRecovery(jobs, records, queue, progress, events, metrics)
     tasks = [asyncio.create_task(recovery.run(settings.recover_every)), *_working(settings.workers, queue, worker)]
     try:
