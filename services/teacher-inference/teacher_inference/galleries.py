@@ -77,6 +77,7 @@ class Galleries:
         self._fresh_for, self._clock = fresh_for.total_seconds(), clock
         self._held: dict[str, _Held] = {}
         self._looks: dict[str, tuple[float, asyncio.Task[SiteGallery]]] = {}
+        self._changed_at: dict[str, float] = {}
 
     @property
     def persons(self) -> int:
@@ -118,9 +119,10 @@ class Galleries:
         held = self._held.get(site) or _Held(used_at=begun)
         seen = await self._in_thread(self._read, self._store.site(site), held)
         now = self._held.setdefault(site, seen)
-        # A look that began before the latest change, or before another look, must not take its place.
-        if begun >= now.looked_at:
-            seen.looked_at, seen.used_at = begun, max(now.used_at, begun)
+        if begun >= now.looked_at:  # else another look began later and is the better one
+            # One that began before a change of our own may have missed it: it answers, and is not looked at again.
+            seen.looked_at = begun if begun > self._changed_at.get(site, float("-inf")) else float("-inf")
+            seen.used_at = max(now.used_at, begun)
             self._held[site] = seen
         return seen.site_gallery
 
@@ -135,7 +137,8 @@ class Galleries:
                 self._store.clean(site, listing)
             new = {person: r for person, r in listing.persons.items() if held.revisions.get(person) != r}
             read = self._store.read(site, new)
-            if None not in read.values() or self._store.listing(site).tag == listing.tag:
+            whole = all(person is not None for person in read.values())
+            if whole or self._store.listing(site).tag == listing.tag:
                 break
         kept = {person: held.enrolled[person] for person in listing.persons if person not in new}
         enrolled = {**kept, **read}
@@ -182,23 +185,26 @@ class Galleries:
 
     def _remove(self, site: str, name: str) -> int:
         person = self._store.person(site, name)
-        taken: dict[str, str] = {}
+        listed = self._store.listing(site).persons.get(person)
+        kept = self._store.read(site, {person: listed})[person] if listed else None
+        taken: set[str] = set()
 
         def without(persons: Mapping[str, str]) -> Mapping[str, str]:
-            if person not in persons:
+            # Ours already where the answer to an earlier try was lost.
+            if person not in persons and person not in taken:
                 raise PersonError(name)
-            taken[person] = persons[person]
+            taken.add(person)
             return {other: revision for other, revision in persons.items() if other != person}
 
-        enrolled = self._store.read(site, {person: self._store.listing(site).persons.get(person, "0")})[person]
         self._store.change(site, without)
-        return len(enrolled.features) if enrolled is not None else 1
+        return len(kept.features) if kept is not None else 1
 
     async def _changed(self, site: str, change: Callable[..., _Answer], *words: object) -> _Answer:
         """What `change` returns; the next call about the `site` looks at the store again, whatever came of it."""
         try:
             return await self._in_thread(change, self._store.site(site), *words)
         finally:
+            self._changed_at[site] = self._clock()
             self._looks.pop(site, None)
             if site in self._held:
                 self._held[site].looked_at = float("-inf")
@@ -208,6 +214,7 @@ class Galleries:
         limit = self._clock() - IDLE.total_seconds()
         for site in [site for site, held in self._held.items() if held.used_at < limit]:
             del self._held[site]
+            self._changed_at.pop(site, None)
 
     async def _in_thread(self, work: Callable[..., _Answer], *words: object) -> _Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *words))

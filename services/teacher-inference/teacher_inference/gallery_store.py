@@ -5,7 +5,7 @@
     galleries/SITE/PERSON-REVISION.sealed    written once: safetensors with `features` (N, D) and, as JSON in the
                                              header's field `enrolled`, name of the person and id of the space
 
-SITE and PERSON are keyed digests (`teacher_inference.vault`). A REVISION is 10 digits of UNIX seconds and 8 random ones.
+SITE and PERSON are keyed digests (`teacher_inference.vault`). A REVISION is UNIX seconds (10 digits) and 8 at random.
 
 The list is the truth: somebody is enrolled while it names a revision of theirs. It is swapped against its tag, so of
 several services that change one site at a time none loses what another did. What a change takes out of the list is

@@ -1,0 +1,195 @@
+"""Labels: what the service says about attempts, whoever runs the teacher and wherever galleries lie.
+
+Every answer goes one way, at once or from a queue: the backend extracts, the site's gallery is looked at, one judge
+names or abstains (`tutelage.labelling.Judge`). Where persons of a site cannot be compared, because they were enrolled
+with another teacher, nobody is named: the person on the captures may be one of them, and the nearest of the others
+would be a wrong label. The reason says so, and what was weighed is given as evidence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from teacher_inference.backends import Backend
+from teacher_inference.deadlines import within
+from teacher_inference.galleries import Galleries, SiteGallery
+from teacher_inference.request_rules import check_decodable, places
+from teacher_inference.teacher_metrics import TeacherMetrics
+from tutelage.biometrics.features import Features
+from tutelage.errors import Code, InputError
+from tutelage.labelling import Abstention, AbstentionPolicy, Extraction, Judge, Judged, nothing_seen
+
+__all__ = ["Enrolment", "Labels"]
+
+PART_CAPTURES = 128
+"""Captures that the backend is asked about at once: larger batches are no faster, and others get their turn."""
+
+PART_BYTES = 8 * 1024 * 1024
+"""Bytes of them: half of what a message may have."""
+
+BACKEND_WITHIN_S = 60.0
+"""Longest that the backend gets for one part, also where nobody waits for the whole: one that hangs is found out."""
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """What an enrolment came to."""
+
+    references: int
+    """Captures whose features are now kept."""
+    unusable: Sequence[tuple[int, str]]
+    """Place and reason of each capture that the teacher could not use."""
+    space: str
+    """Id of the teacher's space."""
+
+
+class Labels:
+    """Enrols, removes and names persons; for one event loop."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        galleries: Galleries,
+        policy: AbstentionPolicy,
+        metrics: TeacherMetrics,
+        threads: Executor,
+    ) -> None:
+        """Ask `backend`, look into `galleries`, judge by `policy`; what computes does so in `threads`."""
+        self.backend, self.galleries, self.policy = backend, galleries, policy
+        self._metrics, self._threads = metrics, threads
+        self._judge = Judge(policy, backend.space)
+
+    async def enrol(self, site: str, person: str, captures: Sequence[bytes], *, timeout: float) -> Enrolment:
+        """Make `person` known at `site` by what the teacher sees in `captures`; the former features are replaced.
+
+        Raises:
+            InputError: `data-insufficient`, no capture is usable; nothing has changed.
+            CaptureError: a capture cannot be read; nothing has changed.
+            TutelageError: as `Backend.extract` and `Galleries.enrol`; `deadline-exceeded` after `timeout` seconds.
+        """
+        async with within(timeout):
+            seen = await self._seen(captures, [f"captures[{n}]" for n in range(len(captures))], timeout)
+            unusable = [(int(row), seen.reasons[row]) for row in np.flatnonzero(~seen.usable)]
+            if len(unusable) == len(captures):
+                raise InputError(
+                    Code.DATA_INSUFFICIENT, f"no reference capture is usable ({unusable[-1][1]}): take another"
+                )
+            features = seen.features[np.flatnonzero(seen.usable)]
+            await self.galleries.enrol(site, person, features)
+            return Enrolment(len(features), unusable, self.backend.space)
+
+    async def remove(self, site: str, person: str, *, timeout: float) -> int:
+        """Forget `person` at `site`; how many references that were.
+
+        Raises:
+            TutelageError: as `Galleries.remove`; `deadline-exceeded` after `timeout` seconds.
+        """
+        async with within(timeout):
+            return await self.galleries.remove(site, person)
+
+    async def label(self, site: str, attempts: Sequence[Sequence[bytes]], *, timeout: float) -> list[Judged]:
+        """One answer an attempt, in order.
+
+        Raises:
+            CaptureError: a capture cannot be read.
+            TutelageError: as `Backend.extract` and `Galleries.at`; `deadline-exceeded` after `timeout` seconds.
+        """
+        async with within(timeout):
+            looked_at = [self._judge.looked_at(attempt) for attempt in attempts]
+            captures = [capture for attempt in looked_at for capture in attempt]
+            await self._check_unseen(attempts)
+            names = places(attempts) if self.policy.group else [_last(n, a) for n, a in enumerate(attempts)]
+            seen = await self._seen(captures, names, timeout)
+            site_gallery = await self.galleries.at(site)
+            sizes = [len(attempt) for attempt in looked_at]
+            judged = await self._in_thread(_judged, self._judge, seen, sizes, site_gallery)
+        self._metrics.answered(judged)
+        return judged
+
+    async def extract(self, captures: Sequence[bytes], *, timeout: float) -> Extraction:
+        """What the teacher sees in `captures`.
+
+        Raises:
+            CaptureError: a capture cannot be read.
+            TutelageError: as `Backend.extract`; `deadline-exceeded` after `timeout` seconds.
+        """
+        async with within(timeout):
+            return await self._seen(captures, [f"captures[{n}]" for n in range(len(captures))], timeout)
+
+    async def _check_unseen(self, attempts: Sequence[Sequence[bytes]]) -> None:
+        """Where the last capture of an attempt is judged alone, the others have to be captures all the same."""
+        if self.policy.group:
+            return
+        unseen = [(f"attempts[{a}].captures[{c}]", x) for a, of in enumerate(attempts) for c, x in enumerate(of[:-1])]
+        await self._in_thread(check_decodable, [capture for _, capture in unseen], [name for name, _ in unseen])
+
+    async def _seen(self, captures: Sequence[bytes], names: Sequence[str], timeout: float) -> Extraction:
+        """What the teacher sees in all `captures`, `names` being what they are called in the request."""
+        until = time.monotonic() + timeout
+        parts = []
+        for part in _parts(captures):
+            with self._metrics.extracting(len(part)):
+                left = min(until - time.monotonic(), BACKEND_WITHIN_S)
+                parts.append(await self.backend.extract(part, timeout=max(left, 0.001)))
+        seen = parts[0] if len(parts) == 1 else _joined(parts, self.backend.space)
+        doubtful = np.flatnonzero(~seen.usable).tolist()
+        if doubtful:
+            await self._in_thread(
+                check_decodable, [captures[row] for row in doubtful], [names[row] for row in doubtful]
+            )
+        return seen
+
+    async def _in_thread(self, work: Callable[..., _Answer], *words: object) -> _Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *words)
+
+
+def _judged(judge: Judge, seen: Extraction, sizes: Sequence[int], site: SiteGallery) -> list[Judged]:
+    judged = judge.judge(seen, sizes, site.gallery)
+    return [_withheld(answer, site.others) for answer in judged] if site.others else judged
+
+
+def _withheld(judged: Judged, others: int) -> Judged:
+    """No person, where `others` could not be compared; an attempt that showed nothing is answered as it was."""
+    if judged.abstention in (Abstention.NO_CAPTURE, Abstention.NOT_USABLE):
+        return judged
+    who = "1 person" if others == 1 else f"{others} persons"
+    reason = f"{who} of the site cannot be compared, enrolled with another teacher: enrol again or remove them"
+    answer = replace(judged.answer, person=None, confidence=0.0, reason=reason)
+    return Judged(answer, Abstention.OTHER_TEACHER)
+
+
+def _last(number: int, attempt: Sequence[bytes]) -> str:
+    return f"attempts[{number}].captures[{len(attempt) - 1}]"
+
+
+def _parts(captures: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """`captures` cut into as few parts as may be asked about at once."""
+    parts: list[list[bytes]] = []
+    left, room = 0, 0
+    for capture in captures:
+        if not left or len(capture) > room:
+            parts.append([])
+            left, room = PART_CAPTURES, PART_BYTES
+        parts[-1].append(capture)
+        left, room = left - 1, room - len(capture)
+    return list(parts)
+
+
+def _joined(parts: Sequence[Extraction], space: str) -> Extraction:
+    if not parts:
+        return nothing_seen(space)
+    return Extraction(
+        Features.concat([part.features for part in parts]),
+        np.concatenate([part.usable for part in parts]),
+        tuple(reason for part in parts for reason in part.reasons),
+        tuple(note for part in parts for note in part.notes),
+    )
