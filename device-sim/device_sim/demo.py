@@ -21,7 +21,7 @@ from device_sim.models import ImageTraining, Models, Progress, continued, from_i
 from device_sim.provenance import made
 from device_sim.results import FROZEN, SELF_DISTILLED, TEACHER, Result, TableRow
 from device_sim.site import ImageDrift, SiteSize, image_site, readable, synthetic_site
-from tutelage.labelling import Teacher
+from tutelage.labelling import GalleryLabeller, Teacher
 from tutelage.manifest import Manifest, Split
 from tutelage.nn.self_distil import SelfDistillation
 
@@ -99,8 +99,7 @@ def run_demo(
                 site,
                 out / f"device-{site.number}",
                 models.release,
-                teacher=models.teacher,
-                policy=models.policy,
+                labeller=GalleryLabeller(models.teacher, models.policy),
                 settings=settings.device,
             )
             running.callback(post.close)

@@ -28,7 +28,7 @@ from device_sim.training import Training
 from tutelage.biometrics.matching import Decision
 from tutelage.errors import InputError, TutelageError
 from tutelage.files import make_folder
-from tutelage.labelling import AbstentionPolicy, GalleryLabeller, Teacher
+from tutelage.labelling import Labeller
 from tutelage.sealing import make_key
 from tutelage.signing import make_signer
 
@@ -121,11 +121,10 @@ def install(
     folder: Path,
     release: Release,
     *,
-    teacher: Teacher,
-    policy: AbstentionPolicy,
+    labeller: Labeller,
     settings: DeviceSettings,
 ) -> Post:
-    """Put up a device at `site`, with keys of its own in `folder`, and enrol the site's persons.
+    """Put up a device at `site`, with keys of its own in `folder`, and enrol the site's persons, at `labeller` too.
 
     Raises:
         InputError: `data-insufficient`, the teacher can use references of fewer than two persons.
@@ -144,7 +143,7 @@ def install(
         device = Device(
             store,
             generations,
-            GalleryLabeller(teacher, policy),
+            labeller,
             DeviceKeys(key, release.fleet_key, signer),
             jobs=folder / "jobs",
             settings=settings,

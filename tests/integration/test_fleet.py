@@ -20,7 +20,7 @@ from device_sim.site import STRANGER, Attempt, Site, Taken
 from tutelage.biometrics.features import Features
 from tutelage.captures import Pixels
 from tutelage.errors import Code, InputError, StorageError
-from tutelage.labelling import AbstentionPolicy, Extraction
+from tutelage.labelling import AbstentionPolicy, Extraction, GalleryLabeller
 from tutelage.nn.packaging import Strangers
 
 POLICY = AbstentionPolicy(0.5, 0.05)
@@ -66,8 +66,7 @@ def put_up(folder: Path, site: Site, teacher=None, **changes: object) -> Post:
         site,
         folder / f"device-{site.number}",
         toy_release(),
-        teacher=teacher or PixelTeacher(),
-        policy=POLICY,
+        labeller=GalleryLabeller(teacher or PixelTeacher(), POLICY),
         settings=replace(SETTINGS, **changes),
     )
 
