@@ -186,5 +186,6 @@ PART = Part(
     settings=TeacherInferenceSettings,
     open=open_service,
     keys={"GALLERY_KEY_FILE": KeyKind.SEALING},
+    together={"FEATURE_CALLERS": "anonymous"},
 )
 """What `python -m teacher_inference` and `tutelage up` serve."""
