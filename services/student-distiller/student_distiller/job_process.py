@@ -27,7 +27,7 @@ from student_distiller.job_records import Checkpoint, JobRecord, JobRecords, Stu
 from student_distiller.job_spec import JobSpec
 from student_distiller.teacher_features import TeacherFeatures, chunks
 from tutelage.data_sets import pull_cohort, read_data_set
-from tutelage.errors import CATALOGUE, Code, InputError, ObjectError, StorageError, TutelageError
+from tutelage.errors import CATALOGUE, Code, InputError, ObjectError, StorageError, TrainingError, TutelageError
 from tutelage.files import atomic_write, read_bytes
 from tutelage.manifest import Split
 from tutelage.nn.distil import Distillation
@@ -105,19 +105,31 @@ class _Leader:
             return
         lesson, beginning, left_out = self._prepared(record)
         self._restore()
-        distilled = distil_student(
-            beginning.student,
-            lesson,
-            _settings(record.spec, self._order.checkpoint_every),
-            device=self._device,
-            checkpoint=self._checkpoint,
-            progress=lambda done, steps, losses: self._around.report(StepReport(done, steps, dict(losses))),
-            group=group,
-            stop=self._around.must_stop,
-            kept=self._kept,
-        )
+        distilled = self._distilled(record, beginning, lesson, group)
         self._around.report(MetricsReport(_metrics(distilled)))
         self._keep(record, distilled, lesson, beginning, left_out)
+
+    def _distilled(self, record: JobRecord, beginning: Beginning, lesson: Lesson, group: ProcessGroup) -> Distilled:
+        try:
+            return distil_student(
+                beginning.student,
+                lesson,
+                _settings(record.spec, self._order.checkpoint_every),
+                device=self._device,
+                checkpoint=self._checkpoint,
+                progress=lambda done, steps, losses: self._around.report(StepReport(done, steps, dict(losses))),
+                group=group,
+                stop=self._around.must_stop,
+                kept=self._kept,
+            )
+        except StorageError as error:
+            if error.code is not Code.CHECKPOINT_CORRUPT:
+                raise
+            # It is of another release, or the teacher's features were lost and it said them a little differently.
+            self._records.forget_checkpoint(record.job_id, self._order.holder)
+            raise TrainingError(
+                Code.TRAINING_KILLED, "the job's checkpoint does not fit it any more: the next delivery begins anew"
+            ) from error
 
     def _prepared(self, record: JobRecord) -> tuple[Lesson, Beginning, Mapping[str, int]]:
         """What the student learns from, the student, and how many captures the teacher could not use, by reason."""

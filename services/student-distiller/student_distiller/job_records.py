@@ -245,6 +245,13 @@ class JobRecords:
         if checkpoint and found.checkpoint and found.checkpoint.key != checkpoint.key:
             self._objects.delete(found.checkpoint.key)
 
+    def forget_checkpoint(self, job_id: str, holder: str) -> None:
+        """Let the next delivery begin anew, if the job is still that of `holder`."""
+        found, tag = self._run(job_id)
+        if found is not None and found.holder == holder and found.checkpoint is not None:
+            self._swap(job_id, JobRun(holder, found.started, found.spent), tag)
+            self._objects.delete(found.checkpoint.key)
+
     def keep_result(self, job_id: str, result: StudentResult, needs: Sequence[str]) -> StudentResult:
         """The job's result: this one, unless another process was first. `needs` are keys of its objects."""
         self._create(f"{_RESULTS}{job_id}.json", asdict(result), needs)
