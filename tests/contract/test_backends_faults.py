@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
-import signal
 import time
 from datetime import timedelta
 from functools import partial
@@ -94,17 +92,32 @@ async def test_a_frozen_server_costs_no_more_than_the_deadline(make, real_server
     await answered_again(backend)
 
 
+def worker_of(server) -> psutil.Process:
+    """The process that runs the teacher."""
+    started = psutil.Process(server.pid).children(recursive=True)
+    (worker,) = (process for process in started if any("model_service_worker" in word for word in process.cmdline()))
+    return worker
+
+
+async def test_a_full_queue_of_torchserve_may_pass(torchserve_server):
+    make = BackendMaker(at(BackendKind.TORCHSERVE, torchserve_server.port))
+    backend, worker = await make(), worker_of(torchserve_server)
+    worker.suspend()
+    try:
+        calls = [code_of(backend.extract(PNGS[:1], timeout=1)) for _ in range(50)]
+        assert set(await asyncio.gather(*calls)) == {Code.DEADLINE_EXCEEDED, Code.SERVICE_UNAVAILABLE}
+    finally:
+        worker.resume()
+    await answered_again(backend)
+    await make.close()
+
+
 async def test_a_dead_worker_of_torchserve_may_pass_and_is_replaced(torchserve_server):
     make = BackendMaker(at(BackendKind.TORCHSERVE, torchserve_server.port))
-    backend = await make()
-    (worker,) = (
-        process
-        for process in psutil.Process(torchserve_server.pid).children(recursive=True)
-        if any("model_service_worker" in word for word in process.cmdline())
-    )
+    backend, worker = await make(), worker_of(torchserve_server)
     running = asyncio.create_task(code_of(backend.extract(PNGS * 4, timeout=WITHIN_S)))
     await asyncio.sleep(0.2)
-    os.kill(worker.pid, signal.SIGKILL)
+    worker.kill()
     assert await running is Code.SERVICE_UNAVAILABLE
     await answered_again(backend)
     await make.close()

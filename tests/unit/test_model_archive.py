@@ -92,6 +92,19 @@ def test_the_handler_refuses_another_teacher_than_the_archive_names(unpacked):
         TeacherHandler().initialize(context(unpacked))
 
 
+@pytest.mark.needs("dlib")
+@pytest.mark.needs("model_archiver")
+def test_a_public_network_is_archived_by_its_name(tmp_path):
+    with zipfile.ZipFile(make_archive("face", tmp_path)) as packed:
+        packed.extractall(tmp_path / "unpacked")
+    assert not (tmp_path / "unpacked/teacher.safetensors").exists()
+    handler = TeacherHandler()
+    handler.initialize(context(tmp_path / "unpacked"))
+    (answer,) = map(decode_answer, handler.handle([{"000000": bytearray(PNGS[0])}], None))
+    assert (answer.name, answer.space.split("/")[1]) == ("face", "face")
+    assert (answer.usable.tolist(), answer.reasons) == ([False], ["no face found"])
+
+
 def test_what_cannot_be_archived_leaves_what_was_there(own_teacher, tmp_path):
     pytest.importorskip("model_archiver", reason="torch-model-archiver is not installed")
     tmp_path.joinpath("teacher.mar").write_bytes(b"former")

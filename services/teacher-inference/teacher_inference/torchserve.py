@@ -24,6 +24,10 @@ __all__ = ["TorchServeBackend"]
 CHECK_TIMEOUT_S = 5.0
 """More than the server's own health check waits; that is the limit that counts."""
 
+MAY_PASS = ("has no worker to serve inference request", "Worker died")
+"""What TorchServe says, with the status INTERNAL, where its queue is full or a worker is replaced. No later version
+will say it in another way: there will be none."""
+
 UNHEALTHY = "Unhealthy"
 """What TorchServe says of itself while no worker of a model lives."""
 
@@ -81,7 +85,12 @@ class _Model:
     async def ask(self, captures: Sequence[bytes], timeout: float) -> Answer:
         inputs = {f"{number:06d}": capture for number, capture in enumerate(captures)}
         request = PredictionsRequest(model_name=self._name, model_version=self._version, input=inputs)
-        response = await self.server.call(self._stub.Predictions, request, timeout)
+        try:
+            response = await self.server.call(self._stub.Predictions, request, timeout)
+        except ServiceError as error:
+            if error.code is Code.SERVICE_FAILED and any(words in error.message for words in MAY_PASS):
+                raise ServiceError(Code.SERVICE_UNAVAILABLE, error.message) from error
+            raise
         return decode_answer(response.prediction)
 
     async def ping(self) -> str:
