@@ -26,6 +26,7 @@ NEED_AN_EXTRA = (
     "tutelage.face",
     "tutelage.channel",
     "tutelage.grpc_errors",
+    "tutelage.labelling_client",
     "tutelage.metrics",
     "tutelage.queues",
     "tutelage.redis_server",
