@@ -47,10 +47,10 @@ class Keys:
             make_key(self.data)
 
 
-def settings(keys: Keys, teacher, **changed) -> DistillerSettings:
+def settings(keys: Keys, address, **changed) -> DistillerSettings:
     return DistillerSettings(
         **{
-            "teacher": ChannelSettings(teacher),
+            "teacher": ChannelSettings(address),
             "signer_file": keys.signer,
             "seal_key_file": keys.seal,
             "data_key_file": keys.data,
@@ -83,9 +83,9 @@ class Distiller:
         rows = read_data(manifest, 0).select(Split.DISTIL)
         return push_data_set(self.stores.objects, rows, read_key(self.keys.data)).data_set.digest
 
-    async def submit(self, made: pb.JobSpec, key: str = "first"):
+    async def submit(self, made: pb.JobSpec, key: str = "first", timeout: float = 20):
         request = pb.SubmitJobRequest(idempotency_key=key, spec=made)
-        return (await self.stub.SubmitJob(request, timeout=20)).job
+        return (await self.stub.SubmitJob(request, timeout=timeout)).job
 
     async def get(self, job_id: str):
         return (await self.stub.GetJob(pb.GetJobRequest(job_id=job_id), timeout=10)).job
@@ -143,6 +143,7 @@ async def distilling(folder: Path, places: StoresSettings | None = None, **chang
         at = type(LOOPBACK)("127.0.0.1", server.port)
         channel = await stack.enter_async_context(Channel(ChannelSettings(at), idempotent=IDEMPOTENT))
         yield Distiller(stores, servicer, keys, at, registry, channel)
+        await server._grpc.stop(None)  # a drain stops gRPC twice at a time, which it does not always survive
 
 
 def cloud(folder: Path, persons: int = 10, images: int = 6) -> Path:
