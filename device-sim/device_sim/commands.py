@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from tutelage.manifest import Manifest
 
 
+TeacherSteps = Annotated[
+    int | None, typer.Option(min=1, help="For images: steps of training a teacher on them.", show_default=False)
+]
+StudentSteps = Annotated[
+    int | None, typer.Option(min=1, help="Steps of distilling the student that goes out.", show_default=False)
+]
+
+
 def demo(
     *,
     data: Annotated[
@@ -30,6 +38,8 @@ def demo(
     days: Annotated[int, typer.Option(min=2, max=365, help="Simulated days.")] = 16,
     wear: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Of the sensors on the last day.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 1,
+    teacher_steps: TeacherSteps = None,
+    student_steps: StudentSteps = None,
     out: Annotated[Path, typer.Option(help="Folder for result.json, report.html and the devices' stores.")] = Path(
         "out/demo"
     ),
@@ -39,25 +49,22 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Watch a fleet lose accuracy as its sensors wear, learn on its own, and recover."""
-    from device_sim.demo_command import play_demo  # noqa: PLC0415
+    from device_sim.demo_command import demo_settings, play_demo  # noqa: PLC0415
 
     if data is None and teacher != "train":
         raise UsageError("synthetic fingers have the shipped teacher: say --teacher together with --data")
     manifest = None if data is None else _manifest(data)
     taught = None if manifest is None else _teacher(teacher)
-    console = Console(stderr=as_json)
-    play_demo(
-        console,
-        out,
-        manifest=manifest,
-        teacher=taught,
+    settings = demo_settings(
         devices=devices,
         days=days,
         wear=wear,
         seed=seed,
+        teacher_steps=teacher_steps,
+        student_steps=student_steps,
         show_captures=show_captures,
-        as_json=as_json,
     )
+    play_demo(Console(stderr=as_json), out, settings, manifest=manifest, teacher=taught, as_json=as_json)
 
 
 def evaluate(
@@ -68,11 +75,14 @@ def evaluate(
     teacher: Annotated[str, typer.Option(help="'train', 'face', 'fingerprint', or a teacher file.")] = "train",
     wrong: Annotated[str, typer.Option(help="Shares of wrong labels, comma-separated.")] = "0",
     wear: Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the sensor on the last day.")] = 0.2,
+    teacher_steps: TeacherSteps = None,
+    student_steps: StudentSteps = None,
     out: Annotated[Path, typer.Option(help="Folder for comparison.json and plots.")] = Path("out/evaluate"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Compare ways to learn on a data set: frozen, adapted templates, and each preset of self-distillation."""
     from device_sim.evaluate_command import compare_on_images  # noqa: PLC0415
+    from device_sim.models import ImageTraining  # noqa: PLC0415
 
     compare_on_images(
         Console(stderr=as_json),
@@ -84,6 +94,7 @@ def evaluate(
         wrong=_shares(wrong),
         wear=wear,
         as_json=as_json,
+        training=ImageTraining().of_length(teacher_steps, student_steps),
     )
 
 

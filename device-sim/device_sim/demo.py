@@ -17,7 +17,7 @@ from device_sim.device_settings import DeviceSettings
 from device_sim.fleet import DAY_S, EPOCH_S, NIGHT_S, Observer, Post, install, simulate
 from device_sim.ledger import Ledger
 from device_sim.measuring import WHO, Measured, curve, distributions, pooled
-from device_sim.models import ImageTraining, Models, Progress, continued, from_images, shipped
+from device_sim.models import CONTINUED_PERSONS, ImageTraining, Models, Progress, continued, from_images, shipped
 from device_sim.provenance import made
 from device_sim.results import FROZEN, SELF_DISTILLED, TEACHER, Result, TableRow
 from device_sim.site import ImageDrift, SiteSize, image_site, readable, synthetic_site
@@ -40,6 +40,9 @@ class DemoSettings:
     images: ImageDrift = field(default_factory=ImageDrift)
     image_training: ImageTraining = field(default_factory=lambda: ImageTraining(teacher_steps=600))
     distil_steps: int = 30
+    """For synthetic fingers: how much further the shipped student is distilled."""
+    distil_persons: int = CONTINUED_PERSONS
+    """Fingers it is distilled on."""
     device: DeviceSettings = field(
         default_factory=lambda: DeviceSettings(
             labels=LabelCondition(min_count=2, max_age_s=40_000.0),
@@ -82,7 +85,9 @@ def run_demo(
     """
     created, skipped = datetime.now(UTC).isoformat(timespec="seconds"), 0
     if manifest is None:
-        models = continued(shipped(), settings.seed, settings.distil_steps, created, progress)
+        models = continued(
+            shipped(), settings.seed, settings.distil_steps, created, progress, persons=settings.distil_persons
+        )
         sites = [synthetic_site(settings.seed, n, settings.site, models.impostors) for n in range(settings.devices)]
     else:
         manifest, unreadable = readable(manifest)

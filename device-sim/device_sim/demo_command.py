@@ -34,30 +34,47 @@ KEPT = (State.FRESH, State.USED, State.HELD_BACK, State.QUARANTINED, State.DROPP
 RECENT = 30
 
 
-def play_demo(
-    console: Console,
-    out: Path,
+def demo_settings(
     *,
-    manifest: Manifest | None,
-    teacher: Teacher | None,
     devices: int,
     days: int,
     wear: float | None,
     seed: int,
+    teacher_steps: int | None,
+    student_steps: int | None,
     show_captures: bool,
-    as_json: bool,
-) -> None:
-    """Run the demonstration and show it on `console`."""
-    torch.set_num_threads(1)  # networks this small gain nothing from more, and the workers need the other cores
+) -> DemoSettings:
+    """The demonstration as it is set by words on the command line; None leaves what is usual."""
     base = DemoSettings(seed=seed, devices=devices, show_captures=show_captures)
-    settings = replace(
+    return replace(
         base,
         site=replace(base.site, days=days, wear=base.site.wear if wear is None else wear),
         images=replace(base.images, days=days, wear=base.images.wear if wear is None else wear),
+        image_training=base.image_training.of_length(teacher_steps, student_steps),
+        distil_steps=base.distil_steps if student_steps is None else student_steps,
     )
+
+
+def play_demo(
+    console: Console,
+    out: Path,
+    settings: DemoSettings,
+    *,
+    manifest: Manifest | None = None,
+    teacher: Teacher | None = None,
+    as_json: bool = False,
+) -> None:
+    """Run the demonstration and show it on `console`; arguments as those of `run_demo`.
+
+    Raises:
+        InputError: the images are too few, or the teacher cannot use them.
+        StorageError: `out` cannot be written.
+    """
+    torch.set_num_threads(1)  # networks this small gain nothing from more, and the workers need the other cores
     _make_room(out)
     started = time.monotonic()
     with ExitStack() as stack:
+        days = settings.site.days if manifest is None else settings.images.days
         watched = Watched(console, stack, days, manifest is not None)
         result = run_demo(settings, out / DEVICES, watched, watched.prepare, manifest=manifest, teacher=teacher)
     write_result(result, out / "result.json")

@@ -38,10 +38,12 @@ def compare_on_images(
     wear: float,
     as_json: bool,
     training: ImageTraining | None = None,
+    settings: SelfDistillation | None = None,
 ) -> None:
     """Compare `methods` on `manifest` over `seeds` seeds and write what was found into `out`.
 
-    `training` says how students are made of the images, and teachers where `teacher` is `train`.
+    `training` says how students are made of the images, and teachers where `teacher` is `train`; `settings` how a
+    method that self-distils does so.
 
     Raises:
         UsageError: a method nobody knows.
@@ -57,7 +59,7 @@ def compare_on_images(
     left_out |= {skip.person: skip.reason for skip in manifest.skipped}
     grounds = ImageGrounds(manifest, teacher, ImageDrift(wear=wear), training or ImageTraining())
     wanted = cases(methods or METHODS, wrong, rules=(True,))
-    settings, learning = SelfDistillation(), LearningRules()
+    settings, learning = settings or SelfDistillation(), LearningRules()
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(f"{len(wanted)} cases on each seed", total=seeds)
         rows = run(

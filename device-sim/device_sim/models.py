@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 
 import numpy as np
@@ -44,6 +44,8 @@ ASSETS = resources.files("tutelage") / "assets"
 IMAGE_LEAD = 0.2
 """As `LEAD`, for a teacher of images, which names the nearest person however far away: a limit of cosine calibrated
 on the few persons of a folder makes it abstain so often that more is lost than wrong labels cost (docs/results.md)."""
+CONTINUED_PERSONS = 48
+"""Fingers that a short stretch of distillation goes on with."""
 CONTRAST = 0.22
 """Standard deviation that a standardised image is given before it is held before simulated sensors."""
 TEACHER_SENSORS = Range(wear=0.5, dirt=0.5, moisture=0.3, blur=0.8, gain=0.4)
@@ -112,11 +114,16 @@ def _student(package: StudentPackage) -> Student:
     return load_student(SPECS[package.info.student["name"]], package.weights)
 
 
-def continued(models: Models, seed: int, steps: int, created: str, progress: Progress) -> Models:
-    """The same models with the student distilled `steps` further, signed as the next version by a key of this run."""
+def continued(
+    models: Models, seed: int, steps: int, created: str, progress: Progress, *, persons: int = CONTINUED_PERSONS
+) -> Models:
+    """The same models with the student distilled `steps` further, signed as the next version by a key of this run.
+
+    It is distilled on fingers of `persons` whom nobody has trained on yet.
+    """
     assert isinstance(models.teacher, ResidualTeacher)  # noqa: S101 - the shipped one is
     trusted_before = read_package(models.release.package, trusted=[models.release.trusted])
-    source = FingerprintBatches(seed, 48, GOOD_SENSORS, first=300_000)
+    source = FingerprintBatches(seed, persons, GOOD_SENSORS, first=300_000)
     settings = Distillation(steps=steps, batch=32, learning_rate=2e-4, seed=seed)
     progress("distilling", 0, steps)
     teaching = FingerprintTeaching.of(source, models.teacher, captures_each=4)
@@ -152,6 +159,14 @@ class ImageTraining:
     """Share of the cloud's persons that train nothing: they are the strangers of the calibration."""
     cut_alike: bool = True
     """Whether all captures are cut in the same way, so that a teacher may learn from the cloud's where faces lie."""
+
+    def of_length(self, teacher_steps: int | None, student_steps: int | None) -> ImageTraining:
+        """The same with other numbers of steps; None keeps what there is."""
+        return replace(
+            self,
+            teacher_steps=self.teacher_steps if teacher_steps is None else teacher_steps,
+            student_steps=self.student_steps if student_steps is None else student_steps,
+        )
 
 
 def from_images(  # noqa: PLR0917 - in the order in which they are used

@@ -14,7 +14,8 @@ from device_sim.site import SiteSize
 from tutelage.biometrics.error_rates import clopper_pearson
 from tutelage.nn.self_distil import SelfDistillation
 
-SIZE = SiteSize()
+SIZE = SiteSize(probes=8, strangers=40)
+SETTINGS = SelfDistillation(steps=80, batch=24)  # less than a device does, and enough for the bounds
 WANTED = {
     "frozen": Case("frozen"),
     "last-exit": Case("last-exit"),
@@ -27,7 +28,7 @@ WANTED = {
 @pytest.fixture(scope="module")
 def rates() -> dict[str, dict[str, dict[str, float]]]:
     """Rates on the worn sensor by case and readout."""
-    rows = run_seed(0, SyntheticGrounds(SIZE), list(WANTED.values()), SelfDistillation(), LearningRules())
+    rows = run_seed(0, SyntheticGrounds(SIZE), list(WANTED.values()), SETTINGS, LearningRules())
     return {name: row["rates"]["worn"] for name, row in zip(WANTED, rows, strict=True)}
 
 
