@@ -30,6 +30,7 @@ class Steps:
         self.timeouts: list[float] = []
         self.cancelled, self.closed, self.running, self.most = 0, False, 0, 0
         self.refuse: ServiceError | None = None
+        self.forgets = 0
         self.gate = asyncio.Semaphore(10_000 if free else 0)
 
     async def extract(self, captures: Sequence[bytes], *, timeout: float) -> Extraction:
@@ -49,6 +50,7 @@ class Steps:
             self.running -= 1
         if self.refuse is not None and b"!" in captures:
             raise self.refuse
+        captures = captures[: len(captures) - self.forgets]
         vectors = np.eye(256, dtype=np.float32)[[capture[0] for capture in captures]]
         usable = np.array([capture != b"?" for capture in captures], dtype=bool)
         reasons = tuple("" if fine else "no face found" for fine in usable)
@@ -268,6 +270,22 @@ def test_a_refused_batch_is_made_again_call_by_call_so_that_only_one_fails():
         assert (axes(await tasks[0]), axes(await tasks[2])) == (b"b", b"c")
         assert steps.sizes() == [1, 3, 1, 1, 1]
         await running
+
+    play(work, wait=timedelta(0))
+
+
+def test_callers_never_get_each_others_when_a_backend_answers_too_few():
+    async def work(steps, joined):
+        steps.forgets = 1
+        running = ask(joined, b"a")
+        await settled()
+        tasks = [ask(joined, b"b"), ask(joined, b"c", b"d")]
+        await steps.let(4)
+        assert [await code_of(task) for task in (running, *tasks)] == [Code.SERVICE_FAILED] * 3
+        steps.forgets = 0
+        after = ask(joined, b"e")
+        await steps.let()
+        assert axes(await after) == b"e"
 
     play(work, wait=timedelta(0))
 

@@ -172,7 +172,12 @@ class BatchingBackend:
             asked.cancel()
         if asked.cancelled():
             raise ServiceError(Code.CALL_CANCELLED, "nobody waits for this batch any more")
-        return asked.result()
+        extraction = asked.result()
+        if len(extraction.usable) != len(captures):  # or callers would get each other's
+            raise ServiceError(
+                Code.SERVICE_FAILED, f"the teacher answered {len(extraction.usable)} of {len(captures)} captures"
+            )
+        return extraction
 
     async def _failed(self, calls: Sequence[_Call], error: Exception) -> None:
         """Tell everybody, unless one of several may be to blame for all."""
