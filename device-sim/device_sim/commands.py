@@ -1,4 +1,4 @@
-"""The device's commands, found by `tutelage` through entry points: `demo` and `evaluate`.
+"""The device's commands, found by `tutelage` through entry points: `demo`, `draw` and `evaluate`.
 
 Heavy imports wait until a command runs, so that `tutelage --help` stays quick.
 """
@@ -65,6 +65,30 @@ def demo(
         show_captures=show_captures,
     )
     play_demo(Console(stderr=as_json), out, settings, manifest=manifest, teacher=taught, as_json=as_json)
+
+
+def draw(
+    folder: Annotated[Path, typer.Argument(help="Made if it is not there.")],
+    *,
+    persons: Annotated[int, typer.Option(min=1, max=100_000)] = 12,
+    captures: Annotated[int, typer.Option(min=1, max=10_000, help="Of each person.")] = 6,
+    wear: Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the sensor.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+) -> None:
+    """Draw synthetic fingers into a folder person/*.png, to try out what takes images."""
+    from device_sim.drawn_folder import draw_folder  # noqa: PLC0415
+    from tutelage.commands.progress import shown_progress  # noqa: PLC0415
+
+    with shown_progress("drawing fingers", "persons") as progress:
+        draw_folder(
+            folder,
+            persons=persons,
+            captures=captures,
+            wear=wear,
+            seed=seed,
+            progress=lambda done, total: progress(done, total, {}),
+        )
+    typer.echo(f"{folder}: {captures} captures of each of {persons} persons")
 
 
 def evaluate(

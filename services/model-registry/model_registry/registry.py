@@ -24,7 +24,7 @@ from model_registry.index import Devices, Index, VersionFilter
 from model_registry.uploads import Upload, Uploads
 from model_registry.versions import VERSIONS_PREFIX, Lineage, Version, version_key
 from tutelage.errors import Code, ObjectError, PackageError, RequestError
-from tutelage.objects import ObjectStore, conflict, object_key
+from tutelage.objects import ObjectStore, object_key
 from tutelage.package import StudentPackage, read_package
 from tutelage.paging import page_token, place_in
 
@@ -254,7 +254,10 @@ class Registry:
         version = await self.get(digest)
         latest = await self.latest(channel)
         if (latest.digest if latest else None) != expected:
-            raise conflict(f"channel {channel}")
+            now = latest.digest if latest else "no version yet"
+            raise ObjectError(
+                Code.OBJECT_CONFLICT, f"channel {channel} points to {now}, not to expected_digest: decide anew"
+            )
         append = partial(self._channels.append, latest, channel, digest, reason=reason, actor=actor, now=self._now())
         change = await self._do(append)
         await self._index.set_channel(change)

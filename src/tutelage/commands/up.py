@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,7 +49,7 @@ def up(folder: Folder = Path("out/up"), address: ListenAt = "127.0.0.1:50051") -
         raise SettingsError("no service is installed: pip install ./services/model-registry, or the others")
     environ = environment_for(parts, folder, _checked(address), os.environ)
     program = read_settings(ProgramSettings, environ)
-    own = [read_settings(part.settings, environ, PREFIX + part.prefix) for part in parts]
+    own: list[Any] = [read_settings(part.settings, environ, PREFIX + part.prefix) for part in parts]
 
     def tell(server: Server) -> None:
         where = f"{address.rpartition(':')[0]}:{server.port}"
