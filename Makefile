@@ -127,7 +127,7 @@ $(DEMO_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
 	@touch $@
 
 $(DEV_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip
-	$(INSTALL) -e '.[dev,grpc,torch]' $(PARTS:%=-e %)
+	$(INSTALL) -e '.[dev,grpc,torch]' $(PARTS:%=-e %) -e 'services/student-distiller[kubernetes]'
 	@touch $@ $(DEMO_STAMP)
 
 $(FACE_STAMP): $(PROJECTS) constraints.txt | $(BIN)/pip

@@ -1,6 +1,7 @@
-"""`python -m student_distiller` serves; `python -m student_distiller job SOCKET` is a process of one job.
+"""`python -m student_distiller` serves; with `job SOCKET` or `work-on JOB HOLDER SPENT_S` it is a process of a job.
 
-Nobody starts the second by hand: a worker does, and listens at the socket for it.
+Nobody starts these two by hand. A worker starts the first, and listens at the socket for it; the second is what a Pod
+of the cluster runs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ def main(words: Sequence[str], environ: Mapping[str, str]) -> None:
     """Serve, or do what the words say; failures end the process in the exit code of the catalogue."""
     if words[:1] == ["job"]:
         _run_job(Path(words[1]), environ)
+    elif words[:1] == ["work-on"]:
+        from student_distiller.work_on import work_on  # noqa: PLC0415 - the others have no use for it
+
+        work_on(words[1:], environ)
     else:
         from student_distiller.service import PART  # noqa: PLC0415 - a process of a job serves nothing
         from tutelage.serving import run  # noqa: PLC0415

@@ -94,6 +94,15 @@ _KINDS: Mapping[str, type[StepReport] | type[CheckpointReport] | type[MetricsRep
 class Executor(Protocol):
     """Runs the processes of one job at a time or of many; each `run` stands for itself."""
 
+    async def holder(self, job_id: str) -> str | None:
+        """Name of an earlier delivery whose processes still work on the job; None where there is none.
+
+        Under that name `run` goes on with them instead of starting anew: nobody else holds the job any more.
+
+        Raises:
+            TutelageError: It cannot be told now.
+        """
+
     async def run(self, assignment: Assignment, heard: Heard) -> None:
         """Return once the job's processes have ended well: its result is in the store by then.
 

@@ -81,7 +81,8 @@ class JobWorker:
         if reason is not None:
             await self._end(job_id, EndState.CANCELLED, deliveries, cancel_reason=reason)
             return
-        run = await _away(self.records.begin, job_id, uuid.uuid4().hex, datetime.now(UTC))
+        holder = await self.executor.holder(job_id) or uuid.uuid4().hex
+        run = await _away(self.records.begin, job_id, holder, datetime.now(UTC))
         begun = time.monotonic()
         try:
             with self.metrics.running():

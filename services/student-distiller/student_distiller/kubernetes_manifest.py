@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from student_distiller.executors import STOP_GRACE, Assignment
+from tutelage.errors import SettingsError
 from tutelage.settings import Range
 
 __all__ = ["CONTAINER", "KubernetesSettings", "index_of", "job_labels", "job_manifest", "job_name", "selector"]
@@ -63,9 +64,9 @@ _COMPONENT = {"app.kubernetes.io/name": "student-distiller", "app.kubernetes.io/
 class KubernetesSettings:
     """Jobs of a cluster."""
 
-    namespace: str = ""
-    """Namespace of the jobs. Needed where the executor is kubernetes."""
-    image: str = ""
+    namespace: str = "default"
+    """Namespace of the jobs."""
+    image: str | None = None
     """Image of their Pods: this service's own. Needed where the executor is kubernetes."""
     kubeconfig: Path | None = None
     """Kubeconfig file of the cluster. Absent: the one that this service runs in, by its service account."""
@@ -92,6 +93,16 @@ class KubernetesSettings:
         """Refuse labels that are none."""
         if not all("=" in label for label in self.node_selector):
             raise ValueError("node_selector takes key=value, separated by commas")
+
+    def checked(self) -> KubernetesSettings:
+        """These settings, which suffice to make Jobs.
+
+        Raises:
+            SettingsError: The image is missing.
+        """
+        if not self.image:
+            raise SettingsError("jobs of a cluster need an image: set TUTELAGE_DISTILLER_KUBERNETES_IMAGE")
+        return self
 
 
 def job_name(assignment: Assignment) -> str:

@@ -51,6 +51,10 @@ class LocalProcesses:
     scratch: Path | None = None
     """Folder for checkpoints that are being made; None: the system's own for temporary files."""
 
+    async def holder(self, job_id: str) -> str | None:  # noqa: ARG002
+        """See `Executor.holder`: none, processes end with their worker."""
+        return None
+
     async def run(self, assignment: Assignment, heard: Heard) -> None:
         """See `Executor.run`."""
         with (

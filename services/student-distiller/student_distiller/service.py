@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from student_distiller.job_records import JobRecords
 from student_distiller.job_recovery import JobRecovery
 from student_distiller.job_worker import JobWorker
 from student_distiller.jobs import QUEUE, Choices, Jobs
+from student_distiller.kubernetes_manifest import KubernetesSettings
 from student_distiller.local_processes import LocalProcesses
 from student_distiller.model_events import QUEUE as EVENTS
 from student_distiller.model_events import ModelEvents
@@ -52,6 +53,8 @@ class ExecutorKind(StrEnum):
 
     LOCAL = "local"
     """As children of the service, on its machine."""
+    KUBERNETES = "kubernetes"
+    """As an Indexed Job of a cluster; needs the extra `kubernetes`."""
 
 
 class DeviceKind(StrEnum):
@@ -80,7 +83,9 @@ class DistillerSettings:
     workers: Annotated[int, Range(0, 64)] = 1
     """Jobs that this service works on at a time; 0 leaves the work to other services on the same queue."""
     executor: ExecutorKind = ExecutorKind.LOCAL
-    """Where the processes of jobs run."""
+    """Where the processes of jobs run: local, as children of the service, or kubernetes, as Jobs of a cluster."""
+    kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
+    """Jobs of a cluster."""
     device: DeviceKind = DeviceKind.AUTO
     """What they train on; auto takes CUDA where there is one."""
     memory_bytes: Annotated[int, Range(256 << 20)] = MEMORY_BYTES
@@ -156,6 +161,8 @@ def _choices(settings: DistillerSettings, stores: Stores, teacher: TeacherClient
 
 
 def _executor(settings: DistillerSettings, stores: Stores) -> Executor:
+    if settings.executor is ExecutorKind.KUBERNETES:
+        return _kubernetes_jobs(settings, stores)
     return LocalProcesses(
         place=stores.place,
         keys=settings.keys,
@@ -163,6 +170,17 @@ def _executor(settings: DistillerSettings, stores: Stores) -> Executor:
         device=settings.device.value,
         max_memory_bytes=settings.memory_bytes,
         scratch=settings.scratch,
+    )
+
+
+def _kubernetes_jobs(settings: DistillerSettings, stores: Stores) -> Executor:
+    from student_distiller.job_reports import ReportBox  # noqa: PLC0415
+    from student_distiller.kubernetes_jobs import KubernetesJobs  # noqa: PLC0415 - needs the extra `kubernetes`
+
+    if stores.redis is None or stores.place.address is None:
+        raise SettingsError("jobs of a cluster need Redis and S3, which their Pods can reach: give their addresses")
+    return KubernetesJobs(
+        settings.kubernetes.checked(), ReportBox(stores.redis), settings.memory_bytes, settings.device.value
     )
 
 
