@@ -94,9 +94,6 @@ class InThread:
     async def holder(self, job_id):
         return None
 
-    async def holder(self, job_id):
-        return None
-
     async def run(self, assignment, heard):
         loop = asyncio.get_running_loop()
         files = KeyFiles(self.keys.signer, self.keys.seal, self.keys.data)
