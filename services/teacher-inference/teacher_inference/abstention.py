@@ -35,7 +35,8 @@ class AbstentionSettings:
 
 
 MEASURED: Mapping[str, tuple[float, float]] = {
-    "622ce2c8f9dda0deea5e7436/teacher": (0.40, 0.045),
+    "622ce2c8f9dda0deea5e7436/teacher": (0.40, 0.045),  # fingerprint
+    "ff4567fad09c134cd347e152/face": (0.937, 0.012),
 }
 """min_cosine and min_margin of known teachers, by the space that names their very weights."""
 
