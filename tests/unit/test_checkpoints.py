@@ -311,7 +311,7 @@ class TestCheckpoints:
 
     def of(self, path: Path | None, work: Work, clock: Clock, kept: list[int]) -> Checkpoints:
         state = TrainingState("s", work.modules, work.optimizer)
-        return Checkpoints(path, state, Cadence(10, 60.0), kept.append, clock)
+        return Checkpoints(path, state, Cadence(10, 60.0), kept=kept.append, clock=clock)
 
     def test_one_is_due_after_so_many_steps_and_after_so_many_seconds_whatever_the_step(self, tmp_path: Path):
         clock, kept = self.Clock(), []

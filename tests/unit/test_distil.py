@@ -19,9 +19,11 @@ from toy_networks import TOY, TOY_TEACHER, look_at_images, toy_batches, toy_imag
 
 from tutelage.errors import Code, StorageError, TrainingError
 from tutelage.nn.batches import EVERY_ROW, Augmentation, InputBatches
+from tutelage.nn.checkpoints import Codec
 from tutelage.nn.distil import CachedTeaching, Distillation, distil, distillation_loss
 from tutelage.nn.students import EXITS, CosineHeads, Student, fuse
 from tutelage.nn.teachers import ResidualTeacher, TeacherNetwork
+from tutelage.sealing import open_sealed, seal
 
 SHORT = Distillation(steps=10, batch=16, checkpoint_every=4)
 
@@ -319,6 +321,22 @@ class TestCheckpoint:
             again = Watched()
             assert same(distil(toy_student(), again, SHORT, checkpoint=tmp_path / f"c{step}"), undisturbed())
             assert again.asked == list(range(step, 10))
+
+    def test_its_file_can_be_sealed(self, tmp_path: Path):
+        key = bytes(range(32))
+        codec = Codec(
+            lambda data: seal(data, key, purpose="checkpoint"),
+            lambda data: open_sealed(data, key, purpose="checkpoint"),
+        )
+        with pytest.raises(StoppedError):
+            distil(toy_student(), Watched(stop_at=5), SHORT, checkpoint=tmp_path / "c", codec=codec)
+        assert b"heads" in open_sealed((tmp_path / "c").read_bytes(), key, purpose="checkpoint")
+        with pytest.raises(StorageError) as caught:
+            distil(toy_student(), toy_teaching(), SHORT, checkpoint=tmp_path / "c")
+        assert caught.value.code is Code.CHECKPOINT_CORRUPT
+        again = Watched()
+        assert same(distil(toy_student(), again, SHORT, checkpoint=tmp_path / "c", codec=codec), undisturbed())
+        assert again.asked == list(range(4, 10))
 
 
 class TestStop:

@@ -79,8 +79,9 @@ def has_ended(job: Json) -> bool:
 
 def last_words(error: TutelageError) -> bytes:
     """What a process that ends with `error` leaves in its termination log; `verdict` reads it."""
-    room = MOST_WORDS // 8  # of a message: a character takes six bytes at most in ASCII
-    return json.dumps({"code": error.code.value, "message": error.message[:room]}).encode()
+    room = MOST_WORDS // 8  # of a message: a character takes six bytes at most
+    words = {"code": error.code.value, "message": error.message[:room]}
+    return json.dumps(words, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _condition(thing: Json, kind: str) -> Json | None:

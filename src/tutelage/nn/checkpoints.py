@@ -98,11 +98,14 @@ class Checkpoints:
         path: Path | None,
         state: TrainingState,
         cadence: Cadence,
+        *,
         kept: Callable[[int], None] = lambda _: None,
+        codec: Codec = PLAIN,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Tell `kept` the steps done whenever a checkpoint was written; `clock` gives seconds."""
-        self._path, self._state, self._cadence, self._kept, self._clock = path, state, cadence, kept, clock
+        self._path, self._state, self._cadence = path, state, cadence
+        self._kept, self._codec, self._clock = kept, codec, clock
         self._last_s = clock()
 
     def load(self) -> int:
@@ -114,7 +117,9 @@ class Checkpoints:
         if self._path is None or not self._path.exists():
             return 0
         state = self._state
-        return load_checkpoint(self._path, settings=state.mark, modules=state.modules, optimizer=state.optimizer)
+        return load_checkpoint(
+            self._path, settings=state.mark, modules=state.modules, optimizer=state.optimizer, codec=self._codec
+        )
 
     def due(self, done: int) -> bool:
         """Whether it is time for a checkpoint after `done` steps."""
@@ -130,7 +135,14 @@ class Checkpoints:
         if self._path is None:
             return
         state = self._state
-        save_checkpoint(self._path, step=done, settings=state.mark, modules=state.modules, optimizer=state.optimizer)
+        save_checkpoint(
+            self._path,
+            step=done,
+            settings=state.mark,
+            modules=state.modules,
+            optimizer=state.optimizer,
+            codec=self._codec,
+        )
         self._last_s = self._clock()
         self._kept(done)
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from tutelage.errors import Code, TrainingError
 from tutelage.nn.batches import EVERY_ROW, Batches
-from tutelage.nn.checkpoints import Cadence, Checkpoints, TrainingState, fingerprint
+from tutelage.nn.checkpoints import PLAIN, Cadence, Checkpoints, Codec, TrainingState, fingerprint
 from tutelage.nn.losses import classification, margin_logits, softened_divergence, teacher_direction
 from tutelage.nn.process_group import ALONE, Parcel, ProcessGroup
 from tutelage.nn.students import EXITS, CosineHeads, Student
@@ -90,12 +90,13 @@ def distil(
     group: ProcessGroup = ALONE,
     stop: Callable[[], bool] = lambda: False,
     kept: Callable[[int], None] = lambda _: None,
+    codec: Codec = PLAIN,
 ) -> Student:
     """Train `student` in place on `batches`, from `checkpoint` on where that file exists.
 
     Each process of `group` calls this with equal batches and settings; student and checkpoint are those of the one that
     leads. All ask their `stop` once a step: after the step in which one says yes a checkpoint is made and all end.
-    `kept` is told the steps done whenever a checkpoint was written, before the next step begins.
+    `kept` is told the steps done whenever a checkpoint was written, before the next step begins; `codec` seals its file.
 
     Raises:
         TrainingError: `training-diverged` if the loss is no longer a number, `training-stopped` because of `stop`,
@@ -114,7 +115,7 @@ def distil(
     parameters = [p for module in modules.values() for p in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
     state = TrainingState(_mark(settings, student, batches.persons), modules, optimizer)
-    checkpoints = Checkpoints(checkpoint if group.leads else None, state, settings.cadence, kept)
+    checkpoints = Checkpoints(checkpoint if group.leads else None, state, settings.cadence, kept=kept, codec=codec)
     done = _begun_alike(group, state, checkpoints.load())
     student.train()
     with group.whole_batch_statistics(student):

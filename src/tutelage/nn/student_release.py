@@ -25,6 +25,7 @@ from tutelage.cohorts import Cohort, check_persons, held_out
 from tutelage.errors import Code, InputError
 from tutelage.labelling import Teacher
 from tutelage.nn.batches import InputBatches, label_numbers
+from tutelage.nn.checkpoints import PLAIN, Codec
 from tutelage.nn.distil import CachedTeaching, Distillation, distil
 from tutelage.nn.packaging import Strangers
 from tutelage.nn.process_group import ALONE, Parcel, ProcessGroup
@@ -145,11 +146,12 @@ def distil_student(
     group: ProcessGroup = ALONE,
     stop: Callable[[], bool] = lambda: False,
     kept: Callable[[int], None] = lambda _: None,
+    codec: Codec = PLAIN,
 ) -> Distilled:
     """Distil `student` in place and measure it; equal arguments give equal weights on a processor.
 
     Of a `group` of several the one that leads calls this, all others `help_distil`; the student is that of one process
-    within rounding. `stop` and `kept` are those of `tutelage.nn.distil.distil`.
+    within rounding. `stop`, `kept` and `codec` are those of `tutelage.nn.distil.distil`.
 
     Raises:
         TrainingError: `training-diverged`, `training-stopped`, `training-killed`: see `distil`.
@@ -176,6 +178,7 @@ def distil_student(
         group=group,
         stop=stop,
         kept=kept,
+        codec=codec,
     )
     unseen = lesson.unseen.rows(lesson.unseen.cohort.first_rows(MOST_MEASURED))
     errors = _judged(student.cpu(), unseen.cohort)
