@@ -57,6 +57,7 @@ def settings(keys: Keys, address, **changed) -> DistillerSettings:
             "device": DeviceKind.CPU,
             "lease": timedelta(seconds=6),
             "recover_every": timedelta(seconds=0.5),
+            "retell_for": timedelta(),
             **changed,
         }
     )

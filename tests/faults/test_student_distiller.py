@@ -42,6 +42,7 @@ QUICK = {
     "TUTELAGE_DISTILLER_LEASE": "2",
     "TUTELAGE_DISTILLER_RECOVER_EVERY": "0.5",
     "TUTELAGE_DISTILLER_RETRY_AFTER": "0.2",
+    "TUTELAGE_DISTILLER_RETELL_FOR": "0",
     "TUTELAGE_DISTILLER_CHECKPOINT_EVERY": "1",
     "TUTELAGE_DISTILLER_MAX_DELIVERIES": "100",
     "OMP_NUM_THREADS": "1",
@@ -118,6 +119,24 @@ async def killable(folder: Path, redis_server, minio_server, **environment: str)
         yield distiller
 
 
+async def a_random_point(distiller: Killed, job_id: str, chance: random.Random) -> int:
+    """Return at some point of a job's life, every other time after a checkpoint; the steps of the last one."""
+    known = await asyncio.to_thread(distiller.records.run, job_id)
+    if chance.random() < 0.5:
+        async with asyncio.timeout(120):
+            while await asyncio.to_thread(distiller.records.end, job_id) is None:
+                run = await asyncio.to_thread(distiller.records.run, job_id)
+                if run and run.checkpoint and (not known or run.checkpoint != known.checkpoint):
+                    break
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(chance.uniform(0, 1))
+    else:
+        await asyncio.sleep(chance.uniform(0, 7))
+    run = await asyncio.to_thread(distiller.records.run, job_id)
+    return run.checkpoint.step if run and run.checkpoint else 0
+
+
+@pytest.mark.timeout(400 + 45 * KILLS)
 async def test_kills_at_random_points_of_a_job(tmp_path: Path, redis_server, minio_server):
     chance = random.Random(20_240_607)
     async with killable(tmp_path, redis_server, minio_server) as distiller:
@@ -129,9 +148,7 @@ async def test_kills_at_random_points_of_a_job(tmp_path: Path, redis_server, min
             jobs.append(job_id)
             ended = False
             while killed < KILLS and not ended:
-                await asyncio.sleep(chance.uniform(0, 9))
-                run = await asyncio.to_thread(distiller.records.run, job_id)
-                steps.append(run.checkpoint.step if run and run.checkpoint else 0)
+                steps.append(await a_random_point(distiller, job_id, chance))
                 if chance.random() < 0.5:
                     await distiller.kill_service()
                     killed += 1
@@ -139,7 +156,7 @@ async def test_kills_at_random_points_of_a_job(tmp_path: Path, redis_server, min
                     killed += distiller.kill_child()
                 ended = await asyncio.to_thread(distiller.records.end, job_id) is not None
         for job_id in jobs:
-            job = await distiller.ended(job_id, 120)
+            job = await distiller.ended(job_id, 300)
             assert job.progress.state == STATE.JOB_STATE_SUCCEEDED, job
             assert distiller.records.end(job_id).state is EndState.SUCCEEDED
             # Whatever was killed, and wherever it went on from: the very student of a job that nothing happened to.
@@ -182,9 +199,9 @@ async def test_redis_restarted_and_flushed_and_objects_away_while_a_job_runs(
     tmp_path: Path, redis_server, minio_server
 ):
     async with killable(tmp_path, redis_server, minio_server) as distiller:
-        made = spec(distiller.push(cloud(tmp_path / "cloud")), steps=400)
-        running_job = (await distiller.submit(made)).job_id
-        waiting = (await distiller.submit(made, "second")).job_id
+        data_set = distiller.push(cloud(tmp_path / "cloud"))
+        running_job = (await distiller.submit(spec(data_set, steps=250))).job_id
+        waiting = (await distiller.submit(spec(data_set), "second")).job_id
         await distiller.until(running_job, lambda job: job.progress.step > 20)
         redis_server.kill()
         await asyncio.sleep(1.5)

@@ -121,7 +121,7 @@ async def program(store: FolderObjects, keys: Keys, scratch: Path, address):
     jobs = Jobs(store, records, queue, progress, Choices(lambda: client.identity(timedelta(seconds=5)), None))
     labels, executor = SoftLabels(store, client, read_key(keys.data)), InThread(keys, scratch)
     worker = JobWorker(records, progress, labels, executor, events, metrics, 5, timedelta(seconds=0.1))
-    recovery = JobRecovery(jobs, records, queue, progress, events, metrics)
+    recovery = JobRecovery(jobs, records, queue, progress, events, metrics, timedelta())
     tasks = [
         asyncio.create_task(recovery.run(timedelta(seconds=0.1))),
         asyncio.create_task(work(queue, worker.handle, worker="w", stop=asyncio.Event())),

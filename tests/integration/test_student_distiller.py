@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -81,6 +82,20 @@ async def test_the_whole_way_from_a_job_to_a_verified_package(places: StoresSett
         # Nothing is left open, and no checkpoint is left over.
         await distiller.closed(job.job_id)
         assert not distiller.stores.objects.list("expiring/").keys
+
+
+async def test_the_registry_is_told_again_until_it_has_heard(tmp_path: Path):
+    async with distilling(tmp_path, retell_for=timedelta(hours=1)) as distiller:
+        job = await distiller.ended((await distiller.submit(spec(distiller.push(cloud(tmp_path / "cloud"))))).job_id)
+        events = distiller.stores.queue("model.events")
+        await asyncio.sleep(1.5)
+        assert distiller.stores.objects.list("open-jobs/").keys
+        events._records.clear()  # flushed before the registry heard
+        await asyncio.sleep(1.5)
+        claim = await events.claim("registry", wait=timedelta(seconds=5))
+        assert claim.entry.body["job_id"] == job.job_id
+        await events.settle_done(claim)
+        await distiller.closed(job.job_id)
 
 
 async def test_a_job_makes_the_student_of_the_command(tmp_path: Path):

@@ -38,6 +38,8 @@ class JobRecovery:
     progress: Progress
     events: ModelEvents
     metrics: DistillerMetrics
+    retell_for: timedelta
+    """How long after its end a job stays open for the registry to hear of it."""
 
     async def run(self, every: timedelta) -> None:
         """Do it now and then for ever; what fails is tried again the next time."""
@@ -77,7 +79,11 @@ class JobRecovery:
         return False
 
     async def _close(self, record: JobRecord, end: JobEnd) -> None:
+        """Nothing is left to do, unless the registry might still lose the news: a flushed queue would take it along."""
         if end.result is not None:
             await self.events.tell(record, end.result)
+            is_late = datetime.now(UTC) - end.ended >= self.retell_for
+            if not is_late and not await self.events.is_heard(record):
+                return
         await self.progress.drop(record.job_id)
         await asyncio.to_thread(self.records.close, record.job_id)

@@ -159,8 +159,10 @@ class JobWorker:
         """Record the end where there is nothing more to try; raise what the queue has to know."""
         failure = failure_of(error)
         structlog.get_logger().warning("job delivery failed", reason=error.message, code=error.code.value)
-        if error.code is Code.CLAIM_LOST:  # another worker has it
-            return
+        if error.code is Code.CLAIM_LOST:
+            # Another worker has it, and this outcome does not count; or one that was long given up took it once more,
+            # and then it is for the next delivery to go on.
+            raise Temporary(f"{error.code}: {failure.message}", self._pause(deliveries)) from error
         if failure.retryable and deliveries < self.max_deliveries:
             await self._tell_failure(job_id, failure)
             raise Temporary(f"{error.code}: {failure.message}", self._pause(deliveries)) from error

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from student_distiller.job_records import JobRecord, StudentResult
+from student_distiller.job_records import JobRecord, StudentResult, job_id_for
 from tutelage.objects import object_key
-from tutelage.queue_entries import Queue
+from tutelage.queue_entries import Queue, State
 
 __all__ = ["QUEUE", "ModelEvents"]
 
@@ -42,3 +42,12 @@ class ModelEvents:
             "job_id": record.job_id,
         }
         await self.queue.put(body, key=record.job_id)
+
+    async def is_heard(self, record: JobRecord) -> bool:
+        """Whether the event of this job, which was told, is settled: taken, or given up as a dead letter.
+
+        Raises:
+            QueueError: `queue-unavailable`, `queue-refused`.
+        """
+        status = await self.queue.status(job_id_for(record.job_id))
+        return status.state in (State.DONE, State.DEAD, State.CANCELLED)

@@ -92,7 +92,8 @@ class DistillerSettings:
     """Resident memory of each process of a job that asks for no other limit."""
     scratch: Path | None = None
     """Folder for checkpoints on their way to the object store, not sealed yet: one in memory, or on a disk that
-    encrypts, keeps them from being read. They are gone with the delivery. Absent: the system's own for temporary files."""
+    encrypts, keeps them from being read. They are gone with the delivery. Absent: the system's own for temporary
+    files."""
     checkpoint_every: Annotated[timedelta, Range(1, 3_600)] = timedelta(minutes=1)
     """Seconds between two checkpoints: what a killed worker's job loses at most."""
     max_deliveries: Annotated[int, Range(1, 100)] = MAX_DELIVERIES
@@ -105,6 +106,8 @@ class DistillerSettings:
     """Seconds that the teacher gets for one batch of captures, tries included."""
     recover_every: Annotated[timedelta, Range(0.1, 3_600)] = timedelta(seconds=15)
     """Seconds between two looks for jobs that the queue has lost."""
+    retell_for: Annotated[timedelta, Range(0, 604_800)] = timedelta(hours=1)
+    """Seconds for which the registry is told again of a finished job, should Redis be flushed before it has heard."""
 
     @property
     def keys(self) -> KeyFiles:
@@ -128,7 +131,7 @@ async def _opened(settings: DistillerSettings, context: Context) -> AsyncIterato
     worker = JobWorker(
         records, progress, labels, executor, events, metrics, settings.max_deliveries, settings.retry_after
     )
-    recovery = JobRecovery(jobs, records, queue, progress, events, metrics)
+    recovery = JobRecovery(jobs, records, queue, progress, events, metrics, settings.retell_for)
     tasks = [asyncio.create_task(recovery.run(settings.recover_every)), *_working(settings.workers, queue, worker)]
     try:
         yield distiller_service(jobs, dict(stores.checks))
