@@ -65,7 +65,7 @@ torchserve: $(TORCHSERVE_STAMP) ## serve TEACHER (fingerprint, face or a file) w
 		--ts-config $(abspath services/teacher-inference/torchserve/config.properties) --model-store . --models teacher=teacher.mar
 
 test: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run the tests, but for `faults`
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not faults' $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not faults' $(PYTEST_ARGS)
 
 faults: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run what takes minutes: services killed at random, cut off, fed nonsense
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/faults $(PYTEST_ARGS)

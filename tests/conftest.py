@@ -6,12 +6,16 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import structlog
 
 SEED = 20_240_607
+
+NEED_MODEL_SERVERS = ("tests/contract/test_backends",)
+"""How the ids of tests begin that start TorchServe or MLServer."""
 
 # Read by the numeric libraries when they are first imported: small tensors gain nothing from threads, and two workers
 # with two threads each only wait for each other.
@@ -27,6 +31,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker in item.iter_markers("needs"):
             if importlib.util.find_spec(marker.args[0]) is None:
                 item.add_marker(pytest.mark.skip(reason=f"{marker.args[0]} is not installed"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Servers that run teachers take seconds to start, so one process of a parallel run gets all that need them."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - this hook is asked by xdist alone
+
+    class TogetherWhereServersAre(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "model servers" if nodeid.startswith(NEED_MODEL_SERVERS) else nodeid
+
+    return TogetherWhereServersAre(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,6 @@ from tutelage.captures import decode_png, encode_png
 from tutelage.errors import CATALOGUE, Code, ServiceError, SpaceMismatchError
 from tutelage.nn.teacher_sources import open_teacher
 
-# Servers that run teachers take seconds to start: all that need them go to one process of a parallel run.
-pytestmark = pytest.mark.xdist_group("model-servers")
-
 SAME = 1e-5
 """Batches of other sizes sum in another order."""
 

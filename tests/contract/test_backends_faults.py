@@ -24,9 +24,6 @@ from teacher_inference.backends import BackendKind
 from tutelage.errors import CATALOGUE, Code, ServiceError, SettingsError, SpaceMismatchError, TutelageError
 from tutelage.settings import Secret
 
-# Servers that run teachers take seconds to start: all that need them go to one process of a parallel run.
-pytestmark = pytest.mark.xdist_group("model-servers")
-
 
 async def code_of(call, within: float = 5.0) -> Code:
     """The code that `call` fails with, `within` seconds."""
