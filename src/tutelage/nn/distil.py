@@ -96,7 +96,7 @@ def distil(
 
     Each process of `group` calls this with equal batches and settings; student and checkpoint are those of the one that
     leads. All ask their `stop` once a step: after the step in which one says yes a checkpoint is made and all end.
-    `kept` is told the steps done whenever a checkpoint was written, before the next step begins; `codec` seals its file.
+    `kept` is told the steps done whenever a checkpoint was written, before the next step begins; `codec` seals it.
 
     Raises:
         TrainingError: `training-diverged` if the loss is no longer a number, `training-stopped` because of `stop`,
@@ -108,8 +108,8 @@ def distil(
     torch.manual_seed(settings.seed)
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     centres, dimension = batches.centres.to(device), student.spec.dimension
-    generator = torch.Generator().manual_seed(settings.seed)
-    heads = CosineHeads.drawn(batches.persons, dimension, settings.scale, generator).to(device)
+    drawn = torch.Generator().manual_seed(settings.seed)
+    heads = CosineHeads.drawn(batches.persons, dimension, settings.scale, drawn).to(device)
     maps = nn.ModuleList(nn.Linear(dimension, centres.shape[1]) for _ in range(EXITS)).to(device)
     modules: dict[str, nn.Module] = {"student": student, "heads": heads, "maps": maps}
     parameters = [p for module in modules.values() for p in module.parameters()]
@@ -120,8 +120,7 @@ def distil(
     student.train()
     with group.whole_batch_statistics(student):
         for step in range(done, settings.steps):
-            for options in optimizer.param_groups:
-                options["lr"] = one_cycle(step / settings.steps, settings.learning_rate)
+            optimizer.param_groups[0]["lr"] = one_cycle(step / settings.steps, settings.learning_rate)
             inputs, labels, taught = (t.to(device) for t in batches.taught(step, settings.batch, rows))
             terms = distillation_loss(
                 settings, student(inputs), labels, taught, heads=heads, maps=maps, centres=centres
