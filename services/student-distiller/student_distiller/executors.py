@@ -68,7 +68,7 @@ class CheckpointReport:
     """Steps done."""
     size_bytes: int
     seconds: float
-    """That sealing and storing it took."""
+    """That storing it took."""
 
 
 @dataclass(frozen=True)

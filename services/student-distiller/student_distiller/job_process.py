@@ -30,6 +30,7 @@ from tutelage.data_sets import pull_cohort, read_data_set
 from tutelage.errors import CATALOGUE, Code, InputError, ObjectError, StorageError, TrainingError, TutelageError
 from tutelage.files import atomic_write, read_bytes
 from tutelage.manifest import Split
+from tutelage.nn.checkpoints import Codec
 from tutelage.nn.distil import Distillation
 from tutelage.nn.packaging import Origin, package_student
 from tutelage.nn.process_group import ProcessGroup, joined, own_device
@@ -121,6 +122,7 @@ class _Leader:
                 group=group,
                 stop=self._around.must_stop,
                 kept=self._kept,
+                codec=self._codec(),
             )
         except StorageError as error:
             if error.code is not Code.CHECKPOINT_CORRUPT:
@@ -169,20 +171,26 @@ class _Leader:
         key = run.checkpoint.key
         try:
             sealed = self._patiently(lambda: b"".join(self._objects.read(key)))
-            plain = open_sealed(sealed, self._data_key, purpose=_purpose(self._order.job_id))
-        except (ObjectError, StorageError) as error:
-            if error.code not in (Code.OBJECT_MISSING, Code.OBJECT_CORRUPT, Code.STORE_CORRUPT):
+        except ObjectError as error:
+            if error.code not in (Code.OBJECT_MISSING, Code.OBJECT_CORRUPT):
                 raise
             structlog.get_logger().warning("checkpoint left out", job=self._order.job_id, reason=error.code.value)
             return
-        atomic_write(self._checkpoint, plain)
+        atomic_write(self._checkpoint, sealed)
+
+    def _codec(self) -> Codec:
+        """What seals checkpoints, on the disk as in the store: they hold what persons look like to the student."""
+        purpose = f"checkpoint {self._order.job_id}"
+        return Codec(
+            lambda data: seal(data, self._data_key, purpose=purpose),
+            lambda data: open_sealed(data, self._data_key, purpose=purpose),
+        )
 
     def _kept(self, step: int) -> None:
         """Keep in the store what was just written to the disk."""
         begun = time.monotonic()
-        plain = read_bytes(self._checkpoint, at_most=MOST_CHECKPOINT_BYTES)
+        sealed = read_bytes(self._checkpoint, at_most=MOST_CHECKPOINT_BYTES)
         try:
-            sealed = seal(plain, self._data_key, purpose=_purpose(self._order.job_id))
             stored = self._objects.put([sealed], lifetime=CHECKPOINT_LIFETIME)
             self._records.move(
                 self._order.job_id, self._order.holder, self._spent(), Checkpoint(stored.key, step, stored.size)
@@ -277,7 +285,3 @@ def _summary(distilled: Distilled, lesson: Lesson, record: JobRecord, left_out: 
 def _made(record: JobRecord) -> str:
     """When the job was submitted: the same job makes the same package, whoever finishes it."""
     return record.submitted.isoformat(timespec="seconds")
-
-
-def _purpose(job_id: str) -> str:
-    return f"checkpoint {job_id}"

@@ -91,9 +91,7 @@ class DistillerSettings:
     memory_bytes: Annotated[int, Range(256 << 20)] = MEMORY_BYTES
     """Resident memory of each process of a job that asks for no other limit."""
     scratch: Path | None = None
-    """Folder for checkpoints on their way to the object store, not sealed yet: one in memory, or on a disk that
-    encrypts, keeps them from being read. They are gone with the delivery. Absent: the system's own for temporary
-    files."""
+    """Folder for checkpoints on their way to the object store, sealed. Absent: the system's own for temporary files."""
     checkpoint_every: Annotated[timedelta, Range(1, 3_600)] = timedelta(minutes=1)
     """Seconds between two checkpoints: what a killed worker's job loses at most."""
     max_deliveries: Annotated[int, Range(1, 100)] = MAX_DELIVERIES
