@@ -6,7 +6,9 @@ The shipped fingerprint teacher runs in this process and in a TorchServe on this
 Captures are PNG files of the simulated sensor. A *way* is one backend, bare or with the captures of its callers joined
 into batches, asked by so many clients at once, each with so many captures in a call and the next call when it has its
 answer. Every repeat goes through all ways, in turn forwards and backwards, each for S seconds of the clock; a ratio is
-made of two rates of the same repeat. The clients run in this process, beside the server on the same cores.
+made of two rates of the same repeat. The clients run in this process, beside the server on the same cores. So does the
+service teacher-inference: real calls of Label over gRPC on loopback, each capture an attempt, with the eight persons
+enrolled in a folder.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from _model_servers import torchserve
+from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 
@@ -34,11 +37,21 @@ from device_sim.drift import conditions_at_wear
 from device_sim.masters import grow_masters
 from device_sim.provenance import made
 from device_sim.sensor import Presses, Sensor
-from teacher_inference.backends import BackendKind, BackendSettings
+from teacher_inference.backends import Backend, BackendKind, BackendSettings
 from teacher_inference.batching import BatchingBackend
 from teacher_inference.opening import open_bare_backend
+from teacher_inference.service import TeacherInferenceSettings, serving_backend
+from teacher_inference.vault import Vault
+from tutelage.api.teacher.v1 import teacher_pb2, teacher_pb2_grpc
 from tutelage.captures import encode_png
-from tutelage.settings import Address
+from tutelage.channel import Channel, ChannelSettings
+from tutelage.log import configure_logging
+from tutelage.metrics import CallMetrics
+from tutelage.sealing import KEY_BYTES
+from tutelage.server import Server, ServerSettings
+from tutelage.serving import Context
+from tutelage.settings import Address, Secret
+from tutelage.stores import StoresSettings, open_stores
 
 SEED = 31
 PERSONS = 8
@@ -67,6 +80,8 @@ WAYS = (
     Way("in process, joined, batches", "in-process, joined", 1, BATCH),
     Way("in process, one by one", "in-process", 1, 1),
     Way("in process, joined, 64 clients", "in-process, joined", CLIENTS, 1),
+    Way("service, batches", "service", 1, BATCH),
+    Way("service, 64 clients", "service", CLIENTS, 1),
     Way("torchserve, batches", "torchserve", 1, BATCH),
     Way("torchserve, joined, batches", "torchserve, joined", 1, BATCH),
     Way("torchserve, one by one", "torchserve", 1, 1),
@@ -85,6 +100,7 @@ class Ratio:
 
 
 RATIOS = (
+    Ratio("labels over the bare teacher, one client of batches", "service, batches", "in process, batches", 0.9),
     Ratio("joining costs one client of batches", "in process, joined, batches", "in process, batches", 0.9),
     Ratio("joining costs one client of batches, TorchServe", "torchserve, joined, batches", "torchserve, batches", 0.9),
     Ratio("64 clients over TorchServe one by one", "torchserve, joined, 64 clients", "torchserve, one by one", 5.0),
@@ -115,7 +131,37 @@ async def asked(threads: int, port: int) -> AsyncIterator[dict[str, Ask]]:
             stack.push_async_callback(joined.close)
             for name, backend in ((f"{bare.kind}", bare), (f"{bare.kind}, joined", joined)):
                 found[name] = lambda pngs, backend=backend: backend.extract(pngs, timeout=_TIMEOUT_S)
+            if bare.kind is BackendKind.IN_PROCESS:
+                found["service"] = await stack.enter_async_context(service_over(joined))
         yield found
+
+
+@asynccontextmanager
+async def service_over(backend: Backend) -> AsyncIterator[Ask]:
+    """Asks for labels of captures, each an attempt, over gRPC."""
+    key = os.urandom(KEY_BYTES)
+    settings = TeacherInferenceSettings(Secret(key.hex().encode()))
+    async with AsyncExitStack() as stack:
+        stores = await stack.enter_async_context(open_stores(StoresSettings()))
+        context = Context(stores, CollectorRegistry())
+        service = await stack.enter_async_context(serving_backend(backend, Vault(key), settings, context))
+        listening = ServerSettings(Address("127.0.0.1", 0), drain_notice=timedelta(0))
+        server = await stack.enter_async_context(Server(listening, [service], [CallMetrics(context.metrics)]))
+        where = ChannelSettings(Address("127.0.0.1", server.port))
+        channel = await stack.enter_async_context(Channel(where))
+        stub = teacher_pb2_grpc.TeacherInferenceServiceStub(cast(Any, channel))
+        pngs, each = captures(), BATCH // PERSONS
+        for person in range(PERSONS):
+            own = pngs[person * each : person * each + 3]
+            request = teacher_pb2.EnrolPersonRequest(site="site", person=f"person {person}", captures=own)
+            await stub.EnrolPerson(request, timeout=_TIMEOUT_S)
+
+        async def ask(asked: Sequence[bytes]) -> None:
+            attempts = [teacher_pb2.Attempt(captures=[capture]) for capture in asked]
+            answer = await stub.Label(teacher_pb2.LabelRequest(site="site", attempts=attempts), timeout=_TIMEOUT_S)
+            assert len(answer.answers) == len(asked)
+
+        yield ask
 
 
 async def rate(way: Way, ask: Ask, pngs: Sequence[bytes], seconds: float) -> float:
@@ -181,7 +227,9 @@ def main() -> None:
         parser.error("--seconds must be above 0, --repeats and --threads at least 1")
     torch.set_num_threads(words.threads)
     before = os.getloadavg()
-    rates = asyncio.run(measure(words))
+    with Path(os.devnull).open("w") as nowhere:
+        configure_logging("info", nowhere)  # a line a call, as in production
+        rates = asyncio.run(measure(words))
     load = {"before": before, "after": os.getloadavg(), "meaning": "1, 5 and 15 minutes; the benchmark is part of it"}
     ratios = {
         ratio.name: spread([of / over for of, over in zip(rates[ratio.of], rates[ratio.over], strict=True)])

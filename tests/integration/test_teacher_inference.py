@@ -359,3 +359,20 @@ def test_a_device_whose_service_is_away_is_told_in_time():
     ):
         labeller.label([[decode_png(png(1))]])
     assert caught.value.code in {Code.SERVICE_UNAVAILABLE, Code.DEADLINE_EXCEEDED}
+
+
+def test_where_the_last_capture_is_judged_alone_the_others_must_be_captures_all_the_same(tmp_path):
+    async def scenario():
+        limits = AbstentionSettings(min_cosine=-1.0, min_margin=0.0, group=False)
+        async with served(part(ScriptedBackend()), settings(abstention=limits), twins(tmp_path)) as channel:
+            stub = TeacherInferenceServiceStub(channel)
+            for person in (1, 2):
+                await stub.EnrolPerson(enrol(f"p{person}", png(person)), timeout=SECONDS)
+            (answer,) = (await stub.Label(label([png(1, 1), png(1, 2), png(2, 1)]), timeout=SECONDS)).answers
+            assert answer.person == "p2"
+            half = png(1)[: len(png(1)) // 2]
+            for attempt, place in (([half, png(1)], 0), ([png(1), half], 1)):
+                with pytest.raises(CaptureError, match=rf"attempts\[1\]\.captures\[{place}\]: "):
+                    await stub.Label(label([png(2)], attempt), timeout=SECONDS)
+
+    run(scenario())
