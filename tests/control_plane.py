@@ -1,7 +1,7 @@
-"""A real control plane of Kubernetes without nodes: etcd, the API server and its controllers on this machine's loopback.
+"""A real control plane of Kubernetes without nodes: etcd, the API server and its controllers, on loopback.
 
-Jobs become Pods, finished Jobs are told, deletions propagate, rights and admission are judged by the real programs. What
-only a node could do, to start a container and to tell how it ended, is written into the Pods' status by `Node`.
+Jobs become Pods, finished Jobs are told, deletions propagate, rights and admission are judged by the real programs.
+What only a node could do, to start a container and to tell how it ended, is written into Pods' status by `Node`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FOLDER = Path.home() / ".cache/test-cluster/bin"
 ADMIN, DISTILLER, NOBODY = "admin-token", "distiller-token", "nobody-token"
 USER = "system:serviceaccount:jobs:student-distiller"
 START_SECONDS = 60
-CONTROLLERS = "job-controller,garbage-collector-controller,serviceaccount-controller,namespace-controller"
+CONTROLLERS = ("job", "garbage-collector", "serviceaccount", "namespace", "resourcequota")
 
 
 def missing_programs() -> list[str]:
@@ -54,8 +54,6 @@ class ControlPlane:
     def start(self) -> None:
         for name in PROGRAMS:
             self.start_program(name)
-        for kind in ("system-masters",):
-            self._wait(lambda: self.call("GET", "/readyz")[0] == 200, kind)
 
     def start_program(self, name: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -147,7 +145,7 @@ class ControlPlane:
             },
             "kube-controller-manager": {
                 "kubeconfig": self.kubeconfig(ADMIN),
-                "controllers": CONTROLLERS,
+                "controllers": ",".join(f"{name}-controller" for name in CONTROLLERS),
                 "leader-elect": "false",
                 "secure-port": 0,
                 "service-account-private-key-file": f"{sa}.key",

@@ -13,6 +13,7 @@ import asyncio
 import json
 import queue
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -107,14 +108,24 @@ class ReportSender:
 
     def _send_all(self) -> None:
         client = redis.Redis.from_url(self._url, socket_timeout=_SOCKET_SECONDS, socket_connect_timeout=_SOCKET_SECONDS)
-        while (text := self._waiting.get()) is not None:
-            self._send(client, text)
+        more = True
+        while more:
+            texts, more = self._next()
+            if texts:
+                self._send(client, texts)
         client.close()
 
-    def _send(self, client: Any, text: str) -> None:
+    def _next(self) -> tuple[list[str], bool]:
+        """What waits to be sent, once there is something, and whether more may come."""
+        texts = [self._waiting.get()]
+        while texts[-1] is not None and len(texts) < _AT_ONCE and not self._waiting.empty():
+            texts.append(self._waiting.get())
+        return [text for text in texts if text is not None], texts[-1] is not None
+
+    def _send(self, client: Any, texts: Sequence[str]) -> None:
         key = _key(self._holder)
         try:
             with client.pipeline(transaction=True) as pipeline:
-                pipeline.rpush(key, text).ltrim(key, -MOST_KEPT, -1).expire(key, REMEMBER).execute()
+                pipeline.rpush(key, *texts).ltrim(key, -MOST_KEPT, -1).expire(key, REMEMBER).execute()
         except (redis.RedisError, OSError) as error:
-            structlog.get_logger().warning("report lost", reason=type(error).__name__)
+            structlog.get_logger().warning("reports lost", count=len(texts), reason=type(error).__name__)

@@ -26,6 +26,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import structlog
 
@@ -40,7 +41,7 @@ from student_distiller.kubernetes_manifest import (
     selector,
 )
 from student_distiller.kubernetes_verdict import Verdict, has_ended, verdict
-from tutelage.errors import Code, ServiceError, SettingsError
+from tutelage.errors import ServiceError, SettingsError
 
 __all__ = ["KubernetesJobs"]
 
@@ -48,17 +49,24 @@ LOOK_EVERY = timedelta(seconds=10)
 """How often a job is looked at although nothing was heard of its Pods: a watch may have been cut off."""
 
 SETTLE = timedelta(seconds=1)
-"""The same once all Pods have ended: the Job's own word on that follows within moments."""
+"""The same while no Pod is at work: the Job's next step, or its own word on its end, follows within moments."""
 
 AWAY_PAUSE = timedelta(seconds=2)
 """Between two questions while the API server is away; the job goes on meanwhile."""
 
-CREATE_PATIENCE = timedelta(minutes=1)
+START_PATIENCE = timedelta(minutes=1)
 """How long an API server that is away is asked to make a Job; then the queue tries again later."""
+
+REFUSAL_PATIENCE = timedelta(seconds=30)
+"""How long a refusal is not believed: an API server that has just started refuses everybody until it has read who may
+do what."""
 
 GONE_WITHIN = STOP_GRACE + timedelta(seconds=7)
 """How long the end of a Job is waited for: the grace of its processes and what nodes need to act on it. Nobody renews
 the claim meanwhile, so it stays below half a lease."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class KubernetesJobs:
     async def holder(self, job_id: str) -> str | None:
         """Under which delivery's name processes of the job still work; None where there are none to take over."""
         async with self._opened() as cluster:
-            for job in await cluster.jobs(selector(job_id)):
+            for job in await _persisting(lambda: cluster.jobs(selector(job_id)), START_PATIENCE):
                 if not has_ended(job) and "deletionTimestamp" not in job["metadata"]:
                     return str(job["metadata"]["labels"][LABEL_HOLDER])
         return None
@@ -86,8 +94,10 @@ class KubernetesJobs:
         async with self._opened() as cluster:
             relaying = asyncio.ensure_future(self.reports.relay(assignment.holder, heard))
             try:
-                await _persisting(lambda: self._started(cluster, assignment), CREATE_PATIENCE)
+                await _persisting(lambda: self._started(cluster, assignment), START_PATIENCE)
                 ended = await self._ended(cluster, assignment)
+            except SettingsError:  # refused: nothing was made, or what was made may not be deleted either
+                raise
             except BaseException:
                 await _deleted(cluster, job_name(assignment))
                 raise
@@ -118,31 +128,38 @@ class KubernetesJobs:
         structlog.get_logger().info("job of the cluster", job=assignment.job_id, made=made)
 
     async def _ended(self, cluster: Cluster, assignment: Assignment) -> Verdict:
-        """How the Job ended, once it has."""
-        name, labels = job_name(assignment), selector(assignment.job_id, assignment.holder)
+        """How the Job ended, once it has; an API server that is away is waited for, since the job goes on."""
         while True:
-            try:
-                pods, version = await cluster.pods(labels)
-                job = await cluster.find_job(name)
-                found = verdict(job, pods, assignment.processes, self.settings.start_within, datetime.now(UTC))
-                if found is not None:
-                    return found
-                all_ended = bool(pods) and all(pod["status"].get("phase") in ("Succeeded", "Failed") for pod in pods)
-                await cluster.pods_changed(labels, version, SETTLE if all_ended else LOOK_EVERY)
-            except ServiceError as error:
-                structlog.get_logger().warning("cluster away", job=assignment.job_id, reason=error.message)
-                await asyncio.sleep(AWAY_PAUSE.total_seconds())
+            found = await _persisting(lambda: self._looked(cluster, assignment), timedelta.max)
+            if found is not None:
+                return found
+
+    async def _looked(self, cluster: Cluster, assignment: Assignment) -> Verdict | None:
+        """How the Job ended; None if it goes on, once it is worth another look."""
+        labels, start_within = selector(assignment.job_id, assignment.holder), self.settings.start_within
+        pods, version = await cluster.pods(labels)
+        job = await cluster.find_job(job_name(assignment))
+        found = verdict(job, pods, assignment.processes, start_within, datetime.now(UTC))
+        if found is None:
+            idle = all(pod["status"].get("phase") in ("Succeeded", "Failed") for pod in pods)
+            await cluster.pods_changed(labels, version, SETTLE if idle else min(LOOK_EVERY, start_within))
+        return found
 
 
-async def _persisting(attempt: Callable[[], Awaitable[None]], patience: timedelta) -> None:
-    """Do `attempt` once the API server answers; one that stays away longer than `patience` is an error."""
-    until = time.monotonic() + patience.total_seconds()
+async def _persisting(attempt: Callable[[], Awaitable[T]], patience: timedelta) -> T:
+    """What `attempt` returns once the API server answers.
+
+    One that stays away longer than `patience`, or refuses longer than `REFUSAL_PATIENCE`, is an error.
+    """
+    begun = time.monotonic()
     while True:
         try:
             return await attempt()
-        except ServiceError as error:
-            if error.code is not Code.SERVICE_UNAVAILABLE or time.monotonic() > until:
+        except (ServiceError, SettingsError) as error:
+            allowed = patience if isinstance(error, ServiceError) else REFUSAL_PATIENCE
+            if time.monotonic() - begun > allowed.total_seconds():
                 raise
+            structlog.get_logger().warning("cluster away", reason=error.message)
         await asyncio.sleep(AWAY_PAUSE.total_seconds())
 
 
@@ -159,10 +176,7 @@ async def _deleted(cluster: Cluster, name: str, *, unless_ended: bool = False) -
                 return
             if "deletionTimestamp" not in job["metadata"]:
                 await cluster.delete_job(name)
-        except ServiceError as error:
+        except (ServiceError, SettingsError) as error:
             structlog.get_logger().warning("job cannot be deleted yet", name=name, reason=error.message)
-        except SettingsError as error:
-            structlog.get_logger().error("job may not be deleted", name=name, reason=error.message)
-            return
         await asyncio.sleep(SETTLE.total_seconds() / 2)
     structlog.get_logger().warning("job was not seen to end", name=name)
