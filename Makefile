@@ -54,7 +54,7 @@ venv: $(DEV_STAMP) $(FACE_WANTED) ## install everything a developer needs into .
 
 face: $(FACE_STAMP) ## add the extra `face`: a public pre-trained face teacher
 
-demo: $(DEMO_STAMP) $(FACE_WANTED) ## watch devices lose accuracy and recover; ARGS="--data FOLDER" takes your images
+demo: $(DEMO_STAMP) $(FACE_WANTED) $(if $(findstring --grpc,$(ARGS)),$(DEV_STAMP)) ## watch devices lose accuracy and recover; ARGS="--data FOLDER" takes your images
 	$(BIN)/tutelage demo $(ARGS)
 
 torchserve: $(TORCHSERVE_STAMP) ## serve TEACHER (fingerprint, face or a file) with TorchServe on 127.0.0.1:7070 until Ctrl-C

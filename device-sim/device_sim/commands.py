@@ -5,15 +5,20 @@ Heavy imports wait until a command runs, so that `tutelage --help` stays quick.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from tutelage.errors import UsageError
+from tutelage.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
+    from device_sim.clouds import Cloud
+    from device_sim.models import Models
     from tutelage.labelling import Teacher
     from tutelage.manifest import Manifest
 
@@ -46,6 +51,9 @@ def demo(
     show_captures: Annotated[
         bool, typer.Option("--show-captures", help="Put kept captures of real images into the report, unsealed.")
     ] = False,
+    grpc: Annotated[
+        bool, typer.Option("--grpc", help="Labels, student and check-ins go through the real services, on loopback.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Watch a fleet lose accuracy as its sensors wear, learn on its own, and recover."""
@@ -53,6 +61,8 @@ def demo(
 
     if data is None and teacher != "train":
         raise UsageError("synthetic fingers have the shipped teacher: say --teacher together with --data")
+    if grpc and data is not None:
+        raise UsageError("--grpc plays synthetic fingers, whose teacher the services have: leave out --data")
     manifest = None if data is None else _manifest(data)
     taught = None if manifest is None else _teacher(teacher)
     settings = demo_settings(
@@ -64,7 +74,21 @@ def demo(
         student_steps=student_steps,
         show_captures=show_captures,
     )
-    play_demo(Console(stderr=as_json), out, settings, manifest=manifest, teacher=taught, as_json=as_json)
+    serving, console = _serving(out) if grpc else None, Console(stderr=as_json)
+    play_demo(console, out, settings, manifest=manifest, teacher=taught, serving=serving, as_json=as_json)
+
+
+def _serving(out: Path) -> Callable[[Models], AbstractContextManager[Cloud]]:
+    """The services, with what they keep beside the devices.
+
+    Raises:
+        MissingExtraError: they are not installed.
+    """
+    try:
+        from device_sim.service_cloud import serving_cloud  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("grpc", "a demonstration through the services") from error
+    return partial(serving_cloud, out / "services")
 
 
 def draw(

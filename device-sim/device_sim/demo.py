@@ -5,23 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from device_sim.clouds import Cloud, NearCloud
 from device_sim.conditions import LabelCondition, TrainingCondition, Window
 from device_sim.device_settings import DeviceSettings
-from device_sim.fleet import DAY_S, EPOCH_S, NIGHT_S, Observer, Post, install, simulate
+from device_sim.fleet import DAY_S, EPOCH_S, NIGHT_S, Observer, Post, Release, install, simulate
 from device_sim.ledger import Ledger
 from device_sim.measuring import WHO, Measured, curve, distributions, pooled
 from device_sim.models import CONTINUED_PERSONS, ImageTraining, Models, Progress, continued, from_images, shipped
 from device_sim.provenance import made
 from device_sim.results import FROZEN, SELF_DISTILLED, TEACHER, Result, TableRow
-from device_sim.site import ImageDrift, SiteSize, image_site, readable, synthetic_site
-from tutelage.labelling import GalleryLabeller, Teacher
+from device_sim.site import ImageDrift, Site, SiteSize, image_site, readable, synthetic_site
+from tutelage.labelling import Teacher
 from tutelage.manifest import Manifest, Split
 from tutelage.nn.self_distil import SelfDistillation
 
@@ -68,6 +69,7 @@ def run_demo(
     *,
     manifest: Manifest | None = None,
     teacher: Teacher | None = None,
+    serving: Callable[[Models], AbstractContextManager[Cloud]] | None = None,
 ) -> Result:
     """Play a fleet on synthetic fingers, or on the images of `manifest`, and account for it.
 
@@ -78,6 +80,7 @@ def run_demo(
         progress: is told of the preparations.
         manifest: images instead of synthetic fingers.
         teacher: for images, teaches instead of one trained on them.
+        serving: makes the cloud that devices talk to; without it, the cloud is within this process.
 
     Raises:
         InputError: the images are too few, or the teacher cannot use them.
@@ -97,20 +100,13 @@ def run_demo(
         count = max(1, min(settings.devices, len(manifest.persons(Split.ENROL)) // 4))
         sites = [image_site(manifest, settings.seed, n, count, settings.images, models.impostors) for n in range(count)]
     with ExitStack() as running:
-        posts: list[Post] = []
-        for site in sites:
-            progress("putting up devices", len(posts), len(sites))
-            post = install(
-                site,
-                out / f"device-{site.number}",
-                models.release,
-                labeller=GalleryLabeller(models.teacher, models.policy),
-                settings=settings.device,
-            )
-            running.callback(post.close)
-            posts.append(post)
+        cloud: Cloud = NearCloud(models)
+        if serving:
+            progress("starting the services", 0, 1)
+            cloud = running.enter_context(serving(models))
+        posts = _put_up(sites, cloud.release(models), cloud, out, settings.device, running, progress)
         ledger = Ledger(posts, show_captures=settings.show_captures or manifest is None)
-        simulate(posts, _Both(ledger, observer))
+        simulate(posts, _Told((ledger, _CheckingIn(cloud), observer)))
         progress("measuring", 0, 1)
         about = {"notes": _notes(models, posts, skipped), "teacher": models.teacher.name, **_plain(asdict(settings))}
         return _result(ledger, models, about, kind="synthetic" if manifest is None else "images", created=created)
@@ -126,19 +122,53 @@ def _notes(models: Models, posts: Sequence[Post], skipped: int) -> list[str]:
     return [*models.notes, *(note for note, count in left_out.items() if count)]
 
 
+def _put_up(  # noqa: PLR0917 - in the order in which they are used
+    sites: Sequence[Site],
+    release: Release,
+    cloud: Cloud,
+    out: Path,
+    settings: DeviceSettings,
+    running: ExitStack,
+    progress: Progress,
+) -> list[Post]:
+    """A device at each site, which `running` puts down again."""
+    posts: list[Post] = []
+    for site in sites:
+        progress("putting up devices", len(posts), len(sites))
+        folder, labeller = out / f"device-{site.number}", cloud.labeller(site.number)
+        post = install(site, folder, release, labeller=labeller, settings=settings)
+        running.callback(post.close)
+        posts.append(post)
+    return posts
+
+
 @dataclass(frozen=True)
-class _Both:
-    """Tells two observers."""
+class _CheckingIn:
+    """Reports every device after each night."""
 
-    first: Observer
-    second: Observer
+    cloud: Cloud
 
-    def on_day(self, day: int, posts: Sequence[Post]) -> None:
-        self.first.on_day(day, posts)
-        self.second.on_day(day, posts)
+    def on_day(self, day: int, posts: Sequence[Post]) -> None:  # noqa: ARG002 - an `Observer`
+        for post in posts:
+            self.cloud.check_in(post)
 
     def on_night(self, day: int, posts: Sequence[Post]) -> None:
-        self.second.on_night(day, posts)
+        pass
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Tells several observers, in their order."""
+
+    observers: Sequence[Observer]
+
+    def on_day(self, day: int, posts: Sequence[Post]) -> None:
+        for observer in self.observers:
+            observer.on_day(day, posts)
+
+    def on_night(self, day: int, posts: Sequence[Post]) -> None:
+        for observer in self.observers:
+            observer.on_night(day, posts)
 
 
 def _result(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,9 +15,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from device_sim.clouds import Cloud
 from device_sim.demo import DemoSettings, run_demo
 from device_sim.fleet import DAY_S, EPOCH_S, Post
 from device_sim.live import DeviceView, LiveView
+from device_sim.models import Models
 from device_sim.records import LabelSource, State
 from device_sim.report import write_report
 from device_sim.results import write_result
@@ -29,6 +31,8 @@ from tutelage.manifest import Manifest
 
 DEVICES = "devices"
 """Folder of the devices' stores."""
+SERVICES = "services"
+"""Folder of what the services keep, where the demonstration goes through them."""
 BINS = np.linspace(0, 60, 13)
 KEPT = (State.FRESH, State.USED, State.HELD_BACK, State.QUARANTINED, State.DROPPED)
 RECENT = 30
@@ -62,6 +66,7 @@ def play_demo(
     *,
     manifest: Manifest | None = None,
     teacher: Teacher | None = None,
+    serving: Callable[[Models], AbstractContextManager[Cloud]] | None = None,
     as_json: bool = False,
 ) -> None:
     """Run the demonstration and show it on `console`; arguments as those of `run_demo`.
@@ -76,7 +81,9 @@ def play_demo(
     with ExitStack() as stack:
         days = settings.site.days if manifest is None else settings.images.days
         watched = Watched(console, stack, days, manifest is not None)
-        result = run_demo(settings, out / DEVICES, watched, watched.prepare, manifest=manifest, teacher=teacher)
+        result = run_demo(
+            settings, out / DEVICES, watched, watched.prepare, manifest=manifest, teacher=teacher, serving=serving
+        )
     write_result(result, out / "result.json")
     write_report(result, out / "report.html")
     print_result(result, console)
@@ -87,7 +94,7 @@ def play_demo(
 
 
 def _make_room(out: Path) -> None:
-    """Make `out` a folder in which no earlier demonstration left devices; nothing else in it is touched.
+    """Make `out` a folder in which no earlier demonstration left devices or services; nothing else in it is touched.
 
     Raises:
         StorageError: `storage-failed`.
@@ -96,6 +103,8 @@ def _make_room(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for store in (out / DEVICES).glob("device-*/store.sqlite"):
             shutil.rmtree(store.parent)
+        if (out / SERVICES / "keys").is_dir():
+            shutil.rmtree(out / SERVICES)
     except OSError as error:
         raise storage_error(error, out, "prepared") from error
 

@@ -10,17 +10,16 @@ after the other, each with the whole timeout. Failures are the catalogue's error
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from tutelage.api.teacher.v1 import teacher_pb2, teacher_pb2_grpc
 from tutelage.captures import Pixels, encode_png
-from tutelage.channel import Channel, ChannelSettings, idempotent_methods
+from tutelage.channel import ChannelSettings, idempotent_methods
 from tutelage.errors import Code, InputError, UsageError
 from tutelage.labelling import LabelAnswer
+from tutelage.waiting_channel import WaitingChannel
 
 __all__ = ["ServiceLabeller"]
 
@@ -34,7 +33,6 @@ MOST_BYTES = 12 << 20
 """Captures of one request: with all that frames them well below the 16 MiB of a message."""
 
 _METHODS = idempotent_methods(teacher_pb2.DESCRIPTOR.services_by_name["TeacherInferenceService"])
-_Answer = TypeVar("_Answer")
 
 
 class ServiceLabeller:
@@ -50,21 +48,9 @@ class ServiceLabeller:
         Raises:
             SettingsError: the certificates cannot be used.
         """
-        self._site, self._timeout = site, timeout.total_seconds()
-        self._space = ""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="labeller", daemon=True)
-        self._thread.start()
-        try:
-            self._channel = self._wait(self._opened(settings))
-        except BaseException:
-            self._end_loop()
-            raise
-        self._stub: Any = teacher_pb2_grpc.TeacherInferenceServiceStub(cast(Any, self._channel))
-
-    async def _opened(self, settings: ChannelSettings) -> Channel:
-        """A channel belongs to the loop in which it is made."""
-        return Channel(settings, idempotent=_METHODS)
+        self._site, self._timeout, self._space = site, timeout, ""
+        self._channel = WaitingChannel(settings, teacher_pb2_grpc.TeacherInferenceServiceStub, idempotent=_METHODS)
+        self._stub = self._channel.stub
 
     @property
     def space(self) -> str:
@@ -116,14 +102,7 @@ class ServiceLabeller:
 
     def close(self) -> None:
         """End the connection; calls that still run fail as `call-cancelled`."""
-        if self._loop.is_running():
-            self._wait(self._channel.close())
-            self._end_loop()
-
-    def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._channel.close()
 
     def __enter__(self) -> ServiceLabeller:
         return self
@@ -132,15 +111,7 @@ class ServiceLabeller:
         self.close()
 
     def _ask(self, method: Any, request: Any) -> Any:
-        return self._wait(method(request, timeout=self._timeout))
-
-    def _wait(self, work: Awaitable[_Answer]) -> _Answer:
-        """What `work` gives in the loop's thread."""
-
-        async def run() -> _Answer:
-            return await work
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        return self._channel.ask(method, request, timeout=self._timeout)
 
 
 def _parts(attempts: Sequence[list[bytes]]) -> Iterator[list[list[bytes]]]:

@@ -27,6 +27,8 @@ NEED_AN_EXTRA = (
     "tutelage.channel",
     "tutelage.grpc_errors",
     "tutelage.labelling_client",
+    "tutelage.registry_client",
+    "tutelage.waiting_channel",
     "tutelage.metrics",
     "tutelage.queues",
     "tutelage.redis_server",

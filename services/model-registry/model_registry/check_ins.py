@@ -52,7 +52,7 @@ class CheckIns:
     ) -> None:
         """Find versions in `registry` and channels in `index`; `clock` gives seconds and never goes back."""
         self._registry, self._index, self.interval, self._clock = registry, index, interval, clock
-        self._channels: dict[str, tuple[ChannelChange | None, float]] = {}
+        self._channels: dict[str, tuple[ChannelChange, float]] = {}
         self._versions: dict[str, Version] = {}
 
     async def check_in(self, seen: CheckedIn, channel: str, reverted: Collection[str]) -> Version | None:
@@ -76,7 +76,8 @@ class CheckIns:
         if change is None and not await self._index.is_built():
             await self._registry.rebuild()
             change = await self._index.channel(channel)
-        _keep(self._channels, channel, (change, self._clock() + REMEMBERED.total_seconds()))
+        if change is not None:  # who waits for a channel to be set should not wait longer
+            _keep(self._channels, channel, (change, self._clock() + REMEMBERED.total_seconds()))
         return change
 
     async def _version(self, digest: str) -> Version:
