@@ -16,11 +16,13 @@ from typing import TypeVar
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from prometheus_client import CollectorRegistry
 
 from model_registry.arrivals import Arrival, Budget
 from model_registry.channels import ChannelChange, Channels
 from model_registry.departures import Departures
 from model_registry.index import Devices, Index, VersionFilter
+from model_registry.registry_metrics import RegistryMetrics
 from model_registry.uploads import Upload, Uploads
 from model_registry.versions import VERSIONS_PREFIX, Lineage, Version, version_key
 from tutelage.errors import Code, ObjectError, PackageError, RequestError
@@ -54,6 +56,7 @@ class Registry:
         trusted: Sequence[Ed25519PublicKey],
         upload_budget: Budget,
         download_memory_bytes: int = 0,
+        metrics: RegistryMetrics | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Keep only packages that one of `trusted` signed; `now` is the clock of times that are kept.
@@ -64,6 +67,7 @@ class Registry:
         self._channels, self._uploads = Channels(objects), Uploads(objects)
         self._budget = upload_budget
         self._departures = Departures(objects, download_memory_bytes)
+        self._metrics = metrics or RegistryMetrics(CollectorRegistry())
         self._building = asyncio.Lock()
 
     async def receive(self, upload: Upload, *, offset: int, lineage: Lineage, chunks: AsyncIterator[bytes]) -> Received:
@@ -96,6 +100,7 @@ class Registry:
                 await self._do(self._resume, arrival, upload)
             async for chunk in chunks:
                 arrival.add(chunk)
+                self._metrics.received(len(chunk))
         except (RequestError, ObjectError):
             await arrival.cut()
             raise
@@ -167,10 +172,12 @@ class Registry:
             lineage=lineage,
             now=self._now(),
         )
-        version = await self._do(self._created, version)
-        await self._index.add(version)
-        structlog.get_logger().info("version created", student=version.name, version=version.version)
-        return version
+        kept = await self._do(self._created, version)
+        await self._index.add(kept)
+        if kept is version:
+            self._metrics.created()
+            structlog.get_logger().info("version created", student=version.name, version=version.version)
+        return kept
 
     def _created(self, version: Version) -> Version:
         """`version` as it is in the store, whoever put it there."""
@@ -242,6 +249,7 @@ class Registry:
         """
         async for piece in self._departures.read(await self.get(digest), offset):
             yield piece
+            self._metrics.sent(len(piece))
 
     async def set_channel(
         self, channel: str, digest: str, *, expected: str | None, reason: str, actor: str | None

@@ -20,6 +20,7 @@ from model_registry.check_ins import CheckIns, Interval
 from model_registry.events import QUEUE, ModelEvents
 from model_registry.index import Index, MemoryIndex
 from model_registry.registry import Registry
+from model_registry.registry_metrics import RegistryMetrics
 from model_registry.servicer import ModelRegistryServicer
 from tutelage.api.registry.v1 import registry_pb2 as pb
 from tutelage.api.registry.v1.registry_pb2_grpc import add_ModelRegistryServiceServicer_to_server
@@ -57,7 +58,9 @@ class RegistrySettings:
     """Seconds between two looks for what other registries did to channels."""
 
 
-def make_registry(settings: RegistrySettings, stores: Stores) -> tuple[Registry, Index]:
+def make_registry(
+    settings: RegistrySettings, stores: Stores, metrics: RegistryMetrics | None = None
+) -> tuple[Registry, Index]:
     """The registry and its index over `stores`.
 
     Raises:
@@ -74,6 +77,7 @@ def make_registry(settings: RegistrySettings, stores: Stores) -> tuple[Registry,
         trusted=trusted,
         upload_budget=Budget(settings.upload_memory_bytes),
         download_memory_bytes=settings.download_memory_bytes,
+        metrics=metrics,
     )
     return registry, index
 
@@ -88,7 +92,7 @@ def _index(stores: Stores) -> Index:
 
 @asynccontextmanager
 async def _open(settings: RegistrySettings, context: Context) -> AsyncIterator[Service]:
-    registry, index = make_registry(settings, context.stores)
+    registry, index = make_registry(settings, context.stores, RegistryMetrics(context.metrics))
     check_ins = CheckIns(registry, index, Interval(settings.check_in_interval, settings.check_in_jitter))
     servicer = ModelRegistryServicer(registry, check_ins, settings.publishers)
     queue, stop = context.stores.queue(QUEUE), asyncio.Event()
