@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from teacher_inference.gallery_store import suppress_conflict
+from teacher_inference.conflicts import conflict_ignored
 from teacher_inference.vault import Vault
 from tutelage.canonical import canonical_json
 from tutelage.errors import Code, ObjectError
@@ -81,10 +81,10 @@ class BatchStore:
         now, seconds = self._clock(), lifetime.total_seconds()
         kept = self._objects.put([self._vault.seal(_packed(attempts), _captures_purpose(batch_id))], lifetime=lifetime)
         record = BatchRecord(batch_id, site, attempts_digest(attempts), kept.key, now, now + seconds)
-        with suppress_conflict():
+        with conflict_ignored():
             self._objects.create(f"{ENDS}{int(record.forgotten) + 1:0{_SECONDS_DIGITS}d}-{batch_id}", b"-")
         while True:
-            with suppress_conflict():
+            with conflict_ignored():
                 self._create(_record_key(batch_id), vars(record), needs=[kept.key])
                 return record
             if (found := self.find(batch_id)) is not None:
@@ -107,7 +107,7 @@ class BatchStore:
         sealed = self._vault.seal(canonical_json(list(answers)), _answers_key(record.batch_id))
         kept = self._objects.put([sealed], lifetime=left)
         first = False
-        with suppress_conflict():
+        with conflict_ignored():
             self._create(_answers_key(record.batch_id), {"answers": kept.key}, needs=[kept.key])
             first = True
         if not first:

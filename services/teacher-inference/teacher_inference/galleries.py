@@ -20,6 +20,7 @@ from functools import partial
 from typing import TypeVar
 
 from teacher_inference.gallery_store import NOBODY, Enrolled, GalleryStore, Listing
+from teacher_inference.threads import in_thread
 from tutelage.biometrics.features import Features
 from tutelage.errors import Code, PersonError, StorageError
 from tutelage.labelling import Gallery
@@ -117,7 +118,7 @@ class Galleries:
 
     async def _look(self, site: str, begun: float) -> SiteGallery:
         held = self._held.get(site) or _Held(used_at=begun)
-        seen = await self._in_thread(self._read, self._store.site(site), held)
+        seen = await in_thread(self._threads, self._read, self._store.site(site), held)
         now = self._held.setdefault(site, seen)
         if begun >= now.looked_at:  # else another look began later and is the better one
             # One that began before a change of our own may have missed it: it answers, and is not looked at again.
@@ -202,7 +203,7 @@ class Galleries:
     async def _changed(self, site: str, change: Callable[..., _Answer], *words: object) -> _Answer:
         """What `change` returns; the next call about the `site` looks at the store again, whatever came of it."""
         try:
-            return await self._in_thread(change, self._store.site(site), *words)
+            return await in_thread(self._threads, change, self._store.site(site), *words)
         finally:
             self._changed_at[site] = self._clock()
             self._looks.pop(site, None)
@@ -215,6 +216,3 @@ class Galleries:
         for site in [site for site, held in self._held.items() if held.used_at < limit]:
             del self._held[site]
             self._changed_at.pop(site, None)
-
-    async def _in_thread(self, work: Callable[..., _Answer], *words: object) -> _Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *words))

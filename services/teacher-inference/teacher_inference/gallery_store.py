@@ -31,6 +31,7 @@ import structlog
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from teacher_inference.conflicts import conflict_ignored
 from teacher_inference.vault import Vault
 from tutelage.biometrics.features import Features
 from tutelage.canonical import canonical_json
@@ -115,7 +116,7 @@ class GalleryStore:
 
     def _first_proof(self) -> bytes:
         proof = self._vault.seal(b"", KEY_CHECK)
-        with suppress_conflict():
+        with conflict_ignored():
             self._objects.create(KEY_CHECK, proof)
             return proof
         return self._objects.get(KEY_CHECK).data
@@ -185,7 +186,7 @@ class GalleryStore:
             self._delete(site, before.unlinked)
             after = changed(before.persons)
             unlinked = [f"{person}-{r}" for person, r in before.persons.items() if after.get(person) != r]
-            with suppress_conflict():
+            with conflict_ignored():
                 self._swap(site, before.tag, {"persons": dict(after), "unlinked": unlinked})
                 self._delete(site, unlinked)
                 return
@@ -217,17 +218,6 @@ class GalleryStore:
     def _delete(self, site: str, names: Iterable[str]) -> None:
         for name in names:
             self._objects.delete(_features_key(site, name))
-
-
-class suppress_conflict(suppress):  # noqa: N801 - used like the one it narrows
-    """Leaves the block where another writer was faster."""
-
-    def __init__(self) -> None:
-        super().__init__(ObjectError)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        """Whether `error` was a conflict."""
-        return isinstance(error, ObjectError) and error.code is Code.OBJECT_CONFLICT
 
 
 def _list_key(site: str) -> str:

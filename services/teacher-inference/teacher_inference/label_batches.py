@@ -8,7 +8,6 @@ their entry is delivered again, the first answers that were written count, and c
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -16,11 +15,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from teacher_inference.batch_store import BatchRecord, BatchStore, attempts_digest
 from teacher_inference.labels import Labels
 from teacher_inference.teacher_metrics import BatchStage, TeacherMetrics
+from teacher_inference.threads import in_thread
 from tutelage.errors import CATALOGUE, Code, ObjectError, RequestError, TutelageError
 from tutelage.labelling import Judged, LabelAnswer
 from tutelage.queue_entries import Claim, Permanent, Queue, State, Temporary
@@ -38,8 +38,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 
 REMOVED = "the person was removed since"
 """Why an answer that named somebody names nobody any more."""
-
-_Answer = TypeVar("_Answer")
 
 
 class BatchState(StrEnum):
@@ -90,11 +88,11 @@ class LabelBatches:
             TutelageError: the stores do not answer; the call may be repeated.
         """
         batch_id = self._store.batch_id(site, key)
-        record = await self._in_thread(self._store.find, batch_id)
+        record = await in_thread(self._threads, self._store.find, batch_id)
         if record is None:
-            record = await self._in_thread(self._store.submit, batch_id, site, attempts, self._lifetime)
+            record = await in_thread(self._threads, self._store.submit, batch_id, site, attempts, self._lifetime)
             self._metrics.batch(BatchStage.SUBMITTED)
-        if record.attempts != await self._in_thread(attempts_digest, attempts):
+        if record.attempts != await in_thread(self._threads, attempts_digest, attempts):
             raise RequestError(
                 "idempotency_key was given before for other attempts at this site: choose another key",
                 Code.REQUEST_CONFLICT,
@@ -108,7 +106,7 @@ class LabelBatches:
             ObjectError: `object-missing`, there is none, or it expired long ago.
             TutelageError: the stores do not answer.
         """
-        record = await self._in_thread(self._store.find, batch_id)
+        record = await in_thread(self._threads, self._store.find, batch_id)
         if record is None or record.site != site:
             raise ObjectError(Code.OBJECT_MISSING, "there is no such batch at this site, or it expired long ago")
         return await self._standing(record)
@@ -133,7 +131,7 @@ class LabelBatches:
         return await self._queue.put({"batch": record.batch_id}, key=f"{record.batch_id}-{record.submitted!r}")
 
     async def _answers(self, record: BatchRecord) -> list[LabelAnswer] | None:
-        found = await self._in_thread(self._store.answers, record.batch_id)
+        found = await in_thread(self._threads, self._store.answers, record.batch_id)
         if found is None:
             return None
         names = (await self._labels.galleries.at(record.site)).names
@@ -158,25 +156,27 @@ class LabelBatches:
             raise Permanent(said) from error
 
     async def _work(self, batch_id: str, deliveries: int) -> None:
-        record = await self._in_thread(self._store.find, batch_id)
+        record = await in_thread(self._threads, self._store.find, batch_id)
         if record is None or record.expires <= self._clock():
             self._metrics.batch(BatchStage.EXPIRED)
             return
         if deliveries == 1:
             self._metrics.waited(self._clock() - record.submitted)
-        if await self._in_thread(self._store.is_answered, batch_id):
-            await self._in_thread(self._store.delete_captures, record)
+        if await in_thread(self._threads, self._store.is_answered, batch_id):
+            await in_thread(self._threads, self._store.delete_captures, record)
             return
         try:
-            attempts = await self._in_thread(self._store.attempts, record)
+            attempts = await in_thread(self._threads, self._store.attempts, record)
         except ObjectError as error:
-            answered = error.code is Code.OBJECT_MISSING and await self._in_thread(self._store.is_answered, batch_id)
+            answered = error.code is Code.OBJECT_MISSING and await in_thread(
+                self._threads, self._store.is_answered, batch_id
+            )
             if answered:  # by somebody who took the batch over
                 return
             raise
         judged = await self._labels.label(record.site, attempts, timeout=ANSWER_WITHIN_S)
         written = [self._written(record.site, answer) for answer in judged]
-        if await self._in_thread(self._store.answer, record, written):
+        if await in_thread(self._threads, self._store.answer, record, written):
             self._metrics.batch(BatchStage.DONE)
 
     def _written(self, site: str, judged: Judged) -> Mapping[str, Any]:
@@ -193,10 +193,7 @@ class LabelBatches:
 
     async def sweep(self) -> None:
         """Forget batches that expired long ago."""
-        await self._in_thread(self._store.sweep)
-
-    async def _in_thread(self, work: Callable[..., _Answer], *words: object) -> _Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *words))
+        await in_thread(self._threads, self._store.sweep)
 
 
 def _read(answer: Mapping[str, Any], names: Mapping[str, str]) -> LabelAnswer:

@@ -8,12 +8,10 @@ would be a wrong label. The reason says so, and what was weighed is given as evi
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +20,7 @@ from teacher_inference.deadlines import within
 from teacher_inference.galleries import Galleries, SiteGallery
 from teacher_inference.request_rules import check_decodable, places
 from teacher_inference.teacher_metrics import TeacherMetrics
+from teacher_inference.threads import in_thread
 from tutelage.biometrics.features import Features
 from tutelage.errors import Code, InputError
 from tutelage.labelling import Abstention, AbstentionPolicy, Extraction, Judge, Judged, nothing_seen
@@ -36,8 +35,6 @@ PART_BYTES = 8 * 1024 * 1024
 
 BACKEND_WITHIN_S = 60.0
 """Longest that the backend gets for one part, also where nobody waits for the whole: one that hangs is found out."""
-
-_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ class Labels:
             seen = await self._seen(captures, names, timeout)
             site_gallery = await self.galleries.at(site)
             sizes = [len(attempt) for attempt in looked_at]
-            judged = await self._in_thread(_judged, self._judge, seen, sizes, site_gallery)
+            judged = await in_thread(self._threads, _judged, self._judge, seen, sizes, site_gallery)
         self._metrics.answered(judged)
         return judged
 
@@ -130,7 +127,9 @@ class Labels:
         if self.policy.group:
             return
         unseen = [(f"attempts[{a}].captures[{c}]", x) for a, of in enumerate(attempts) for c, x in enumerate(of[:-1])]
-        await self._in_thread(check_decodable, [capture for _, capture in unseen], [name for name, _ in unseen])
+        await in_thread(
+            self._threads, check_decodable, [capture for _, capture in unseen], [name for name, _ in unseen]
+        )
 
     async def _seen(self, captures: Sequence[bytes], names: Sequence[str], timeout: float) -> Extraction:
         """What the teacher sees in all `captures`, `names` being what they are called in the request."""
@@ -143,13 +142,10 @@ class Labels:
         seen = parts[0] if len(parts) == 1 else _joined(parts, self.backend.space)
         doubtful = np.flatnonzero(~seen.usable).tolist()
         if doubtful:
-            await self._in_thread(
-                check_decodable, [captures[row] for row in doubtful], [names[row] for row in doubtful]
+            await in_thread(
+                self._threads, check_decodable, [captures[row] for row in doubtful], [names[row] for row in doubtful]
             )
         return seen
-
-    async def _in_thread(self, work: Callable[..., _Answer], *words: object) -> _Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *words)
 
 
 def _judged(judge: Judge, seen: Extraction, sizes: Sequence[int], site: SiteGallery) -> list[Judged]:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -28,7 +28,7 @@ from teacher_inference.servicer import NAME, TeacherInferenceServicer
 from teacher_inference.teacher_metrics import TeacherMetrics
 from teacher_inference.vault import Vault
 from tutelage.api.teacher.v1.teacher_pb2_grpc import add_TeacherInferenceServiceServicer_to_server
-from tutelage.errors import TutelageError
+from tutelage.errors import QueueError, TutelageError
 from tutelage.folder_objects import FolderObjects
 from tutelage.health import Check
 from tutelage.queue_entries import Queue, work
@@ -47,8 +47,12 @@ COMPUTE_THREADS = 2
 TEND_EVERY = timedelta(minutes=1)
 """How often expired batches are forgotten and idle galleries let go of."""
 
-WORKERS_END_WITHIN = timedelta(seconds=15)
-"""What workers get to finish their batch when the service ends; then it is given back to the queue."""
+WORKERS_END_WITHIN = timedelta(seconds=5)
+"""What workers get to finish their batch when the service ends; then it is given back to the queue. With the time that
+calls get to end it stays below the 30 seconds of Kubernetes."""
+
+REFUSED_PAUSE = timedelta(seconds=5)
+"""How long a worker waits where the queue's server refuses: it may be out of memory, or about to be given rights."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +148,7 @@ async def serving_backend(
 async def _working(queue: Queue, batches: LabelBatches, workers: int) -> AsyncIterator[None]:
     """`workers` answer batches; those they are at when the block ends are finished, or given back."""
     stop, place = asyncio.Event(), f"{socket.gethostname()}-{uuid4().hex[:8]}"
-    loops = [
-        asyncio.create_task(work(queue, batches.work_on, worker=f"{place}-{number}", stop=stop))
-        for number in range(workers)
-    ]
+    loops = [asyncio.create_task(_work(queue, batches, f"{place}-{number}", stop)) for number in range(workers)]
     try:
         yield
     finally:
@@ -157,6 +158,17 @@ async def _working(queue: Queue, batches: LabelBatches, workers: int) -> AsyncIt
             for loop in late:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
+
+
+async def _work(queue: Queue, batches: LabelBatches, worker: str, stop: asyncio.Event) -> None:
+    """Answer batches until `stop` is set, whatever the queue's server says meanwhile."""
+    while not stop.is_set():
+        try:
+            await work(queue, batches.work_on, worker=worker, stop=stop)
+        except QueueError as error:
+            structlog.get_logger().error("queue refuses its worker", code=error.code, reason=error.message)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), REFUSED_PAUSE.total_seconds())
 
 
 @asynccontextmanager

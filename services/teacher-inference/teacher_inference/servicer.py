@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from teacher_inference.deadlines import within
 from teacher_inference.feature_callers import FeatureCallers
 from teacher_inference.label_batches import Batch, BatchState, LabelBatches
 from teacher_inference.labels import Labels
+from teacher_inference.threads import in_thread
 from tutelage.api.teacher.v1 import teacher_pb2, teacher_pb2_grpc
 from tutelage.calls import current_call
 from tutelage.errors import CATALOGUE, Code
@@ -132,8 +132,7 @@ class TeacherInferenceServicer(teacher_pb2_grpc.TeacherInferenceServiceServicer)
 
     async def _check_decodable(self, attempts: Sequence[Sequence[bytes]]) -> None:
         captures = [capture for attempt in attempts for capture in attempt]
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self.threads, rules.check_decodable, captures, rules.places(attempts))
+        await in_thread(self.threads, rules.check_decodable, captures, rules.places(attempts))
 
     def _left(self, context: _Context) -> float:
         """Seconds that a call may take from now."""
