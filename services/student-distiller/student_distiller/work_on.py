@@ -12,7 +12,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -72,7 +71,7 @@ def work_on(words: Sequence[str], environ: Mapping[str, str], termination_log: P
         _work(words, environ, told)
     except TutelageError as error:
         sys.stderr.write(f"error [{error.code}]: {error.message}\n")
-        with suppress(OSError):  # a container without one
+        if termination_log.is_file():  # Kubernetes has made it
             termination_log.write_bytes(last_words(error))
         raise SystemExit(error.exit_code) from error
 
