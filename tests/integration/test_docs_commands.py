@@ -15,6 +15,8 @@ from shown_commands import PAGES, ROOT, commands_of, is_synopsis
 
 from tutelage.cli import COMMAND_GROUP, build_command
 
+SHELL = re.compile(r" \| | \d?> ?|; ")
+"""Where a command of ours ends and the shell goes on."""
 SHOWN = [(page.name, line) for page in PAGES for line in commands_of(page)]
 
 
@@ -38,7 +40,7 @@ def test_make_knows_the_target_of_a_shown_command(page: str, line: str) -> None:
 
 @pytest.mark.parametrize(("page", "line"), only("tutelage "))
 def test_a_command_takes_the_words_it_is_shown_with(page: str, line: str) -> None:
-    words = shlex.split(line.split(" | ", maxsplit=1)[0])[1:]
+    words = shlex.split(SHELL.split(line, maxsplit=1)[0])[1:]
     command = build_command(entry_points(group=COMMAND_GROUP))
     while hasattr(command, "get_command"):
         found = command.get_command(None, words[0])
