@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from distiller import STATE, Distiller, cloud, distilling, pb, spec
 from drawn_persons import draw_captures
+from redis import Redis
 from served_part import servers, twins
 
 from tutelage.captures import to_input
-from tutelage.errors import Code, TutelageError
+from tutelage.errors import Code, StorageError, TutelageError
 from tutelage.nn.students import Recogniser
 from tutelage.package import StudentPackage, open_impostors, read_package
 from tutelage.queue_entries import State
@@ -30,7 +31,9 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> StoresSettings:
     """In memory and a folder, and on a real Redis and MinIO."""
     if request.param == "twins":
         return twins(tmp_path / "objects")
-    return servers(request.getfixturevalue("redis_server"), request.getfixturevalue("minio_server"))
+    redis = request.getfixturevalue("redis_server")
+    Redis(port=redis.port).flushall()  # keys of jobs are remembered for a week
+    return servers(redis, request.getfixturevalue("minio_server"))
 
 
 def package_of(distiller: Distiller, job) -> StudentPackage:
@@ -82,6 +85,19 @@ async def test_the_whole_way_from_a_job_to_a_verified_package(places: StoresSett
         # Nothing is left open, and no checkpoint is left over.
         await distiller.closed(job.job_id)
         assert not distiller.stores.objects.list("expiring/").keys
+
+
+async def test_a_job_that_the_queue_takes_for_done_does_not_stay_open_for_ever(tmp_path: Path):
+    async with distilling(tmp_path) as distiller:
+        data_set = distiller.push(cloud(tmp_path / "cloud"))
+        queue = distiller.stores.queue("distill.jobs")
+        job_id = await queue.put({}, key="first")  # of a store that is gone, say
+        async with asyncio.timeout(20):
+            while (await queue.status(job_id)).state is not State.DEAD:
+                await asyncio.sleep(0.05)
+        queue._records[job_id].state = State.DONE
+        job = await distiller.ended((await distiller.submit(spec(data_set))).job_id, 20)
+        assert (job.progress.state, job.error.code) == (STATE.JOB_STATE_FAILED, "service-failed")
 
 
 async def test_the_registry_is_told_again_until_it_has_heard(tmp_path: Path):
@@ -202,6 +218,21 @@ async def test_a_teacher_that_changed_after_the_job_was_submitted_fails_it(tmp_p
         with pytest.raises(TutelageError) as raised:
             await distiller.submit(spec(data_set, teacher_space="1" * 24 + "/teacher"), "second")
         assert raised.value.code is Code.SPACE_MISMATCH
+
+
+async def test_a_teacher_that_is_away_for_a_while_costs_deliveries_and_no_more(tmp_path: Path):
+    quick = {"retry_after": timedelta(seconds=0.5), "teacher_timeout": timedelta(seconds=1)}
+    async with distilling(tmp_path, **quick) as distiller:
+        distiller.teacher.fail = StorageError(Code.STORAGE_FAILED, "the gallery's disk is away")
+        job = await distiller.submit(spec(distiller.push(cloud(tmp_path / "cloud"))))
+        job = await distiller.until(job.job_id, lambda job: job.HasField("error"))
+        assert job.progress.state in (STATE.JOB_STATE_QUEUED, STATE.JOB_STATE_RUNNING)
+        assert job.error.retryable
+        assert "gallery" not in job.error.message
+        distiller.teacher.fail = None
+        job = await distiller.ended(job.job_id)
+        assert (job.progress.state, job.HasField("error")) == (STATE.JOB_STATE_SUCCEEDED, False)
+        assert job.deliveries > 1
 
 
 async def test_captures_that_the_teacher_cannot_use_are_left_out(tmp_path: Path):

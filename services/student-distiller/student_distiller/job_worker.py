@@ -68,6 +68,8 @@ class JobWorker:
             try:
                 await self._deliver(job_id, claim.deliveries)
             except TutelageError as error:
+                if error.code is Code.ENTRY_UNKNOWN:  # no job of this store: nothing of it may be recorded here
+                    raise Permanent(f"{error.code}: {error.message}") from error
                 await self._failed(job_id, claim.deliveries, error)
             except Exception as error:
                 structlog.get_logger().error("job failed unforeseen", exc_info=error)

@@ -193,13 +193,13 @@ class Jobs:
         """Record the end of a job for which the queue has said its last word, unless that is done; its end, if any.
 
         A worker records the end of what it worked on. One that was killed too often, or cancelled before anybody took
-        it, has nobody else to do it.
+        it, has nobody else to do it; nor has one that is done for a queue which belongs to another store.
         """
         end = await asyncio.to_thread(self._records.end, job_id)
-        if end is not None or status is None or status.state not in (State.DEAD, State.CANCELLED):
+        if end is not None or status is None or status.state not in _LAST_WORDS:
             return end
-        now, state = datetime.now(UTC), EndState(status.state.value)
-        failure = _died(status) if state is EndState.DEAD else None
+        now, state = datetime.now(UTC), _LAST_WORDS[status.state]
+        failure = {EndState.DEAD: _died(status), EndState.FAILED: _lost()}.get(state)
         reason = await asyncio.to_thread(self._records.cancel_reason, job_id)
         run = await asyncio.to_thread(self._records.run, job_id)
         return await asyncio.to_thread(
@@ -290,6 +290,10 @@ class Jobs:
             raise
 
 
+_LAST_WORDS = {State.DEAD: EndState.DEAD, State.CANCELLED: EndState.CANCELLED, State.DONE: EndState.FAILED}
+"""How a job ended of which the queue says so and its records say nothing."""
+
+
 def _ended(record: JobRecord, end: JobEnd) -> Job:
     metrics = end.result.metrics if end.result else {}
     return Job(
@@ -314,6 +318,12 @@ def _died(status: Status) -> JobFailure:
     """What is known of a delivery whose worker said nothing; the queue's own words name workers and stay here."""
     entry = CATALOGUE[Code.TRAINING_KILLED]
     return JobFailure(Code.TRAINING_KILLED.value, entry.public_text(status.error), entry.retryable)
+
+
+def _lost() -> JobFailure:
+    """Of a job that somebody worked on whose work is nowhere to be found."""
+    entry = CATALOGUE[Code.SERVICE_FAILED]
+    return JobFailure(Code.SERVICE_FAILED.value, entry.public_text(""), entry.retryable)
 
 
 async def _several(call: Callable[[JobRecord], Awaitable[Job]], records: Sequence[JobRecord]) -> list[Job]:
