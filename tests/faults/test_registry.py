@@ -79,9 +79,7 @@ async def upload(stub, data: bytes) -> pb.Version:
     return (await stub.CreateVersion(stream(parts(data, asked.stored_bytes)), timeout=SECONDS)).version
 
 
-async def test_a_registry_killed_at_any_moment_has_each_version_once_and_whole(
-    environment, tmp_path, seed
-):
+async def test_a_registry_killed_at_any_moment_has_each_version_once_and_whole(environment, tmp_path, seed):
     rng = random.Random(seed)
     packages = [student_package(f"v{n}", ballast=2_000_000) for n in range(KILLS)]
     async with running("model_registry", environment, tmp_path) as service:
@@ -222,9 +220,7 @@ async def test_a_full_disk_keeps_nothing_half_written(tmp_path):
             assert await download(stub, digest(small)) == small
 
 
-async def test_events_become_versions_once_and_bad_ones_dead_letters(
-    tmp_path, redis_server, minio_server
-):
+async def test_events_become_versions_once_and_bad_ones_dead_letters(tmp_path, redis_server, minio_server):
     Redis(port=redis_server.port).flushall()
     stores = servers(redis_server, minio_server)
     good, strange = student_package("v1"), student_package("v2", signer=STRANGER)
