@@ -56,8 +56,11 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest.fixture
-def bucket() -> str:
-    return f"b-{secrets.token_hex(6)}"
+def bucket(minio_server) -> str:
+    """A bucket of its own, which is there: a service makes a missing one, but only after it takes calls."""
+    name = f"b-{secrets.token_hex(6)}"
+    s3(minio_server, bucket=name).ensure_bucket()
+    return name
 
 
 def attempts(number: int) -> list[list[bytes]]:
@@ -68,7 +71,6 @@ async def test_workers_killed_at_any_moment_lose_no_batch_and_answer_none_twice(
     redis_server, minio_server, bucket, seed
 ):
     objects, name, rng = s3(minio_server, bucket=bucket), f"labels-{bucket}", random.Random(seed)
-    objects.ensure_bucket()
     queue = queue_at(redis_server.port, name, LEASE_S)
     desk = batches_on(objects, queue)
     for person in range(1, 5):
