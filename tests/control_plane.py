@@ -16,7 +16,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,14 @@ class ControlPlane:
     def make(self, path: str, thing: Mapping[str, Any]) -> None:
         status, answer = self.call("POST", path, thing)
         assert status in (200, 201), answer
+
+    def grant(self, namespace: str, user: str, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Let `user` do in `namespace` what `rules` of a Role allow, and nothing else."""
+        path, group = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}", "rbac.authorization.k8s.io"
+        self.make(f"{path}/roles", {"metadata": {"name": "granted"}, "rules": rules})
+        role, subject = ({"apiGroup": group, "kind": kind} for kind in ("Role", "User"))
+        binding = {"roleRef": {**role, "name": "granted"}, "subjects": [{**subject, "name": user}]}
+        self.make(f"{path}/rolebindings", {"metadata": {"name": "granted"}, **binding})
 
     def _prepare(self) -> None:
         key = self.folder / "sa.key"

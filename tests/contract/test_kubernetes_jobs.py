@@ -46,11 +46,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         plane.start()
         plane.make("/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": RESTRICTED}})
         role = yaml.safe_load(kubernetes_jobs.__doc__.split("no others:\n")[1])
-        rights = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}"
-        plane.make(f"{rights}/roles", role)
-        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role["metadata"]["name"]}
-        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER}
-        plane.make(f"{rights}/rolebindings", {"metadata": {"name": "d"}, "roleRef": reference, "subjects": [subject]})
+        plane.grant(NAMESPACE, USER, role["rules"])
         yield plane
     finally:
         plane.stop()

@@ -1,0 +1,148 @@
+"""Jobs of a cluster from SubmitJob to the package: real gRPC, control plane, Redis and S3; Pods are processes here.
+
+Skipped where the programs of `control_plane` are not installed.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from control_plane import DISTILLER, USER, ControlPlane, missing_programs
+from distiller import STATE, cloud, distilling, spec
+from process_node import ProcessNode
+from served_part import servers
+
+pytest.importorskip("kubernetes")
+
+import yaml
+
+from student_distiller import kubernetes_jobs
+from student_distiller.kubernetes_manifest import PORT, SCRATCH_FOLDER, SECRET_FOLDER, KubernetesSettings, selector
+from student_distiller.service import ExecutorKind
+from tutelage.package import read_package
+from tutelage.signing import read_public_key
+from tutelage.stored_packages import find_package
+from tutelage.stores import StoresSettings
+
+pytestmark = pytest.mark.skipif(bool(missing_programs()), reason=f"not installed: {', '.join(missing_programs())}")
+
+NAMESPACE = "jobs"
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    plane = ControlPlane(tmp_path_factory.mktemp("plane"))
+    try:
+        plane.start()
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        plane.make("/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": labels}})
+        plane.grant(NAMESPACE, USER, yaml.safe_load(kubernetes_jobs.__doc__.split("no others:\n")[1])["rules"])
+        yield plane
+    finally:
+        plane.stop()
+
+
+@pytest.fixture
+def places(redis_server, minio_server) -> StoresSettings:
+    return servers(redis_server, minio_server)
+
+
+def variables(places: StoresSettings) -> dict[str, str]:
+    """Entries of the ConfigMap, as a chart would write them."""
+    stores, keys = "TUTELAGE_STORES_", "TUTELAGE_DISTILLER_"
+    return {
+        f"{stores}REDIS_ADDRESS": str(places.redis.address),
+        f"{stores}REDIS_TLS": "false",
+        f"{stores}OBJECTS_ADDRESS": str(places.objects.address),
+        f"{stores}OBJECTS_BUCKET": places.objects.bucket,
+        f"{stores}OBJECTS_TLS": "false",
+        f"{stores}OBJECTS_ACCESS_KEY_FILE": f"{SECRET_FOLDER}/access",
+        f"{stores}OBJECTS_SECRET_KEY_FILE": f"{SECRET_FOLDER}/secret",
+        f"{keys}SIGNER_FILE": f"{SECRET_FOLDER}/signer.pem",
+        f"{keys}SEAL_KEY_FILE": f"{SECRET_FOLDER}/seal.key",
+        f"{keys}DATA_KEY_FILE": f"{SECRET_FOLDER}/data.key",
+        f"{keys}DEVICE": "cpu",
+    }
+
+
+@contextmanager
+def node(plane: ControlPlane, folder: Path, places: StoresSettings) -> Iterator[ProcessNode]:
+    """A node whose Pods find the keys in `folder`, and each other on this machine."""
+    path = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+    plane.call("DELETE", f"{path}/student-distiller")
+    plane.make(path, {"metadata": {"name": "student-distiller"}, "data": variables(places)})
+    (folder / "access").write_text("tester")
+    (folder / "secret").write_text("tester-secret")
+    (folder / "scratch").mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    known = {
+        SECRET_FOLDER: folder,
+        SCRATCH_FOLDER: folder / "scratch",
+        f"master-port={PORT}": f"master-port={port}",
+    }
+    with ProcessNode(plane, NAMESPACE, folder, known) as machine:
+        yield machine
+
+
+def cluster(plane: ControlPlane) -> dict[str, Any]:
+    settings = KubernetesSettings(NAMESPACE, "distiller:1", plane.kubeconfig(DISTILLER))
+    return {"executor": ExecutorKind.KUBERNETES, "kubernetes": settings}
+
+
+def pods(plane: ControlPlane, job_id: str) -> list[str]:
+    """Names of the Pods that are there for a job."""
+    _, found = plane.call("GET", f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector={selector(job_id)}")
+    return [pod["metadata"]["name"] for pod in found["items"]]
+
+
+async def test_two_pods_under_torchrun_make_one_package(plane: ControlPlane, places: StoresSettings, tmp_path: Path):
+    async with distilling(tmp_path, places, **cluster(plane)) as distiller:
+        with node(plane, tmp_path, places) as machine:
+            data_set = distiller.push(cloud(tmp_path / "cloud"))
+            wanted = spec(data_set, steps=12)
+            wanted.budget.processes = 2
+            job = await distiller.submit(wanted)
+            watched = [answer async for answer in distiller.watched(job.job_id)]
+            job = await distiller.get(job.job_id)
+            logs = [one.log.read_text()[-1500:] for one in machine.running.values()]
+            assert job.progress.state == STATE.JOB_STATE_SUCCEEDED, (job, logs)
+            assert len(machine.started) == 2
+            assert sorted(word for words in machine.commands for word in words if "node-rank" in word) == [
+                *("--node-rank=0", "--node-rank=1")
+            ]
+        steps = [answer.progress.step for answer in watched]
+        assert steps == sorted(steps)
+        assert {answer.progress.losses["loss"] > 0 for answer in watched if answer.progress.losses} == {True}
+        assert {row.readout for row in job.progress.metrics} >= {"exit1", "fused"}
+        stored = find_package(distiller.stores.objects, job.result.digest)
+        package = read_package(
+            b"".join(distiller.stores.objects.read(stored.key)), trusted=[read_public_key(distiller.keys.public)]
+        )
+        assert (package.digest, package.info.name) == (job.result.digest, "thumbs")
+
+
+async def test_a_killed_process_costs_a_delivery_and_a_cancelled_job_leaves_nothing(
+    plane: ControlPlane, places: StoresSettings, tmp_path: Path
+):
+    async with distilling(tmp_path, places, **cluster(plane)) as distiller:
+        with node(plane, tmp_path, places) as machine:
+            data_set = distiller.push(cloud(tmp_path / "cloud"))
+            job = await distiller.submit(spec(data_set, steps=100_000), key="another")
+            await distiller.until(job.job_id, lambda job: job.progress.step > 1)
+            (first,) = machine.started
+            machine.kill(first)
+            await distiller.until(job.job_id, lambda job: job.deliveries == 2 and len(machine.started) == 2)
+            await distiller.until(job.job_id, lambda job: job.progress.state == STATE.JOB_STATE_RUNNING)
+            await distiller.until(job.job_id, lambda job: job.progress.step > 1)
+            await distiller.cancel(job.job_id)
+            job = await distiller.ended(job.job_id)
+            assert (job.progress.state, job.deliveries) == (STATE.JOB_STATE_CANCELLED, 2)
+            assert pods(plane, job.job_id) == [first]  # that failed: it can be looked at for an hour
+            assert [one for name, one in machine.running.items() if one.process.poll() is None] == []
