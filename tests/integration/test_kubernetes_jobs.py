@@ -5,17 +5,21 @@ Skipped where the programs of `control_plane` are not installed.
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from control_plane import DISTILLER, USER, ControlPlane, missing_programs
-from distiller import STATE, cloud, distilling, spec
+from distiller import STATE, Distiller, Keys, StudentDistillerServiceStub, cloud, distilling, spec
 from process_node import ProcessNode
+from prometheus_client import CollectorRegistry
 from served_part import servers
+from service_process import ServiceProcess, running
+from torch_teacher import serving_teacher, write_teacher
 
 pytest.importorskip("kubernetes")
 
@@ -24,10 +28,11 @@ import yaml
 from student_distiller import kubernetes_jobs
 from student_distiller.kubernetes_manifest import PORT, SCRATCH_FOLDER, SECRET_FOLDER, KubernetesSettings, selector
 from student_distiller.service import ExecutorKind
+from tutelage.nn.teachers import ResidualTeacher
 from tutelage.package import read_package
 from tutelage.signing import read_public_key
 from tutelage.stored_packages import find_package
-from tutelage.stores import StoresSettings
+from tutelage.stores import StoresSettings, open_stores
 
 pytestmark = pytest.mark.skipif(bool(missing_programs()), reason=f"not installed: {', '.join(missing_programs())}")
 
@@ -76,8 +81,8 @@ def node(plane: ControlPlane, folder: Path, places: StoresSettings) -> Iterator[
     path = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
     plane.call("DELETE", f"{path}/student-distiller")
     plane.make(path, {"metadata": {"name": "student-distiller"}, "data": variables(places)})
-    (folder / "access").write_text("tester")
-    (folder / "secret").write_text("tester-secret")
+    for name, value in (("access", "tester"), ("secret", "tester-secret")):
+        (folder / name).write_text(value)
     (folder / "scratch").mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -146,3 +151,46 @@ async def test_a_killed_process_costs_a_delivery_and_a_cancelled_job_leaves_noth
             assert (job.progress.state, job.deliveries) == (STATE.JOB_STATE_CANCELLED, 2)
             assert pods(plane, job.job_id) == [first]  # that failed: it can be looked at for an hour
             assert [one for name, one in machine.running.items() if one.process.poll() is None] == []
+
+
+@asynccontextmanager
+async def distiller_process(
+    plane: ControlPlane, places: StoresSettings, folder: Path
+) -> AsyncIterator[tuple[Distiller, ServiceProcess]]:
+    """A distiller as a process of its own, which a test kills, and what a test has of one."""
+    here = {name: value.replace(SECRET_FOLDER, str(folder)) for name, value in variables(places).items()}
+    keys = Keys(folder)
+    teacher = ResidualTeacher.load(write_teacher(folder / "teacher.safetensors"))
+    async with serving_teacher(teacher) as (servicer, address), open_stores(places) as stores:
+        await asyncio.to_thread(stores.objects.ensure_bucket)
+        prefix = "TUTELAGE_DISTILLER_"
+        own = {
+            f"{prefix}TEACHER_ADDRESS": str(address),
+            f"{prefix}LEASE": "2",
+            f"{prefix}EXECUTOR": "kubernetes",
+            f"{prefix}KUBERNETES_NAMESPACE": NAMESPACE,
+            f"{prefix}KUBERNETES_IMAGE": "distiller:1",
+            f"{prefix}KUBERNETES_KUBECONFIG": str(plane.kubeconfig(DISTILLER)),
+        }
+        async with running("student_distiller", {**here, **own}, folder) as process, process.channel as channel:
+            yield Distiller(stores, servicer, keys, address, CollectorRegistry(), channel), process
+
+
+async def test_a_killed_service_costs_its_job_not_a_single_step(
+    plane: ControlPlane, places: StoresSettings, tmp_path: Path
+):
+    with node(plane, tmp_path, places) as machine:
+        async with distiller_process(plane, places, tmp_path) as (distiller, process):
+            data_set = distiller.push(cloud(tmp_path / "cloud"))
+            job = await distiller.submit(spec(data_set, steps=150), key="outlives")
+            await distiller.until(job.job_id, lambda job: job.progress.step > 1)
+            process.kill()
+            (pod,) = machine.started
+            assert machine.running[pod].process.poll() is None
+            await process.start()
+            async with process.channel as channel:
+                distiller.stub = StudentDistillerServiceStub(channel)
+                job = await distiller.ended(job.job_id)
+            assert job.progress.state == STATE.JOB_STATE_SUCCEEDED, (job, process.log.read_text()[-3000:])
+            assert job.deliveries == 2
+            assert machine.started == [pod], "no other process was needed"
