@@ -144,7 +144,6 @@ async def distilling(folder: Path, places: StoresSettings | None = None, **chang
         at = type(LOOPBACK)("127.0.0.1", server.port)
         channel = await stack.enter_async_context(Channel(ChannelSettings(at), idempotent=IDEMPOTENT))
         yield Distiller(stores, servicer, keys, at, registry, channel)
-        await server._grpc.stop(None)  # a drain stops gRPC twice at a time, which it does not always survive
 
 
 def cloud(folder: Path, persons: int = 10, images: int = 6) -> Path:

@@ -68,7 +68,7 @@ MAX_STREAMED = 20
 """Answers of one stream that are read before it is let go of."""
 
 _WHOLE = (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT32)
-_WHOLE += (FieldDescriptor.CPPTYPE_UINT64, FieldDescriptor.CPPTYPE_ENUM)
+_WHOLE += (FieldDescriptor.CPPTYPE_UINT64,)
 _REAL = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 
 
@@ -174,6 +174,8 @@ class Fuzzer:
                 return self._with_changed_bytes(present) if self._rng.random() < 0.6 else self._rng.choice(BYTES)
             text = self._rng.choice(TEXTS)
             return present + text if self._rng.random() < 0.2 else text
+        if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
+            return self._rng.choice(NUMBERS) % 2**31  # lists of enums take no more
         if field.cpp_type in _WHOLE:
             return self._rng.choice(NUMBERS)
         return self._rng.choice(FLOATS) if field.cpp_type in _REAL else self._rng.random() < 0.5

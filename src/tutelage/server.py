@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, aclosing, nullcontext, suppress
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -34,6 +34,7 @@ from tutelage.calls import ANONYMOUS, Call, Caller, Layer, call_current, calls_l
 from tutelage.errors import Code, RequestError, ServiceError, SettingsError, Status
 from tutelage.grpc_errors import status_for
 from tutelage.health import Check, watch_health
+from tutelage.running_calls import RunningCalls
 from tutelage.settings import Address, Range
 from tutelage.tls import CertificateFiles, Certificates, ServerTls
 
@@ -61,6 +62,9 @@ OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", LEAST_CLIENT_PING_MS),
     ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not half of the load
 )
+
+CUT_EVERY_S = 0.05
+"""How often a server that ends looks for watchers of its health that came in the last moment."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 UNKNOWN = "unknown"
@@ -111,12 +115,12 @@ class Server:
         """
         self._settings = settings
         self._services = services
-        self._running = _RunningCalls()
+        self._running = RunningCalls()
         self._signalled = asyncio.Event()
         self._hurry = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        interceptor = _Interceptor((call_current, calls_logged, *layers, self._running))
+        interceptor = _Interceptor((call_current, calls_logged, *layers), self._running)
         self._grpc = grpc.aio.server(
             interceptors=[interceptor], options=OPTIONS, maximum_concurrent_rpcs=settings.concurrent_calls
         )
@@ -174,19 +178,19 @@ class Server:
         await self._health.enter_graceful_shutdown()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), self._settings.drain_notice.total_seconds())
+        # Once, and never again: a second stop while one runs has been seen to crash grpcio 1.85.
         stopping = asyncio.create_task(self._grpc.stop(self._settings.drain_grace.total_seconds()))
-        # Whoever watches health never hangs up: only our own calls are worth the whole grace period.
-        await asyncio.wait([stopping, asyncio.create_task(self._running.ended())], return_when=asyncio.FIRST_COMPLETED)
-        await self.stop()
+        while not stopping.done():
+            # Whoever watches health never hangs up: only our own calls are worth the whole grace period.
+            self._running.cut(own=self._hurry.is_set())
+            await asyncio.wait({stopping}, timeout=CUT_EVERY_S)
         await stopping
         structlog.get_logger().info("server stopped")
 
     async def stop(self) -> None:
-        """End at once; running calls are cancelled, and a `drain` that waits does so no longer."""
+        """End at once; running calls end as `service-unavailable`, and a `drain` that waits does so no longer."""
         self._hurry.set()
-        if self._watching is not None:
-            self._watching.cancel()
-        await self._grpc.stop(0)
+        await self.drain()
 
     async def serve_until_signalled(self) -> None:
         """Return after SIGTERM or SIGINT, once drained; a second signal cuts that short."""
@@ -215,36 +219,12 @@ class Server:
         await self.drain()
 
 
-class _RunningCalls(AbstractContextManager[None]):
-    """A layer that counts the calls of our own services; health and reflection hold nobody up."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._none = asyncio.Event()
-        self._none.set()
-
-    def __call__(self, call: Call) -> AbstractContextManager[None]:
-        return nullcontext() if call.service.startswith("grpc.") else self
-
-    def __enter__(self) -> None:
-        self.count += 1
-        self._none.clear()
-
-    def __exit__(self, *_: object) -> None:
-        self.count -= 1
-        if not self.count:
-            self._none.set()
-
-    async def ended(self) -> None:
-        """Returns once no call is running."""
-        await self._none.wait()
-
-
 class _Interceptor(grpc.aio.ServerInterceptor):
     """Runs every handler, of each of the four kinds, inside the layers."""
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        self._layers = layers
+    def __init__(self, layers: Sequence[Layer], running: RunningCalls) -> None:
+        self._layers: tuple[Layer, ...] = (*layers, running)
+        self._running = running
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         handler = await continuation(handler_call_details)
@@ -260,7 +240,7 @@ class _Interceptor(grpc.aio.ServerInterceptor):
             with ExitStack() as stack:
                 for layer in self._layers:
                     stack.enter_context(layer(call))
-                return await _translated(work, request, context, call)
+                return await _translated(work, request, context, call, self._running.is_cut)
 
         return answered
 
@@ -269,7 +249,13 @@ _Work = Callable[[Any, Any], Any]
 """A coroutine function: undecoded request or requests, context -> encoded response, or None after writing many."""
 
 
-async def _translated(work: _Work, request: Any, context: grpc.aio.ServicerContext[Any, Any], call: Call) -> Any:
+async def _translated(
+    work: _Work,
+    request: Any,
+    context: grpc.aio.ServicerContext[Any, Any],
+    call: Call,
+    is_cut: Callable[[], bool],
+) -> Any:
     """What `work` answers; its failures leave as the catalogue says."""
     try:
         answer = await work(request, context)
@@ -277,16 +263,23 @@ async def _translated(work: _Work, request: Any, context: grpc.aio.ServicerConte
         call.status = _status_name(context.code(), Status.UNKNOWN)
         raise
     except asyncio.CancelledError:
+        if is_cut():
+            await _refuse(context, call, ServiceError(Code.SERVICE_UNAVAILABLE, "this server is ending: try again"))
         remaining = context.time_remaining()
         over = remaining is not None and remaining <= 0
         call.status = Status.DEADLINE_EXCEEDED if over else Status.CANCELLED
         raise
     except Exception as error:
-        status = status_for(error)
-        call.status = _status_name(status.code, Status.UNKNOWN)
-        await context.abort(status.code, status.details, status.trailing_metadata)
+        await _refuse(context, call, error)
     call.status = _status_name(context.code(), Status.OK)
     return answer
+
+
+async def _refuse(context: grpc.aio.ServicerContext[Any, Any], call: Call, error: Exception) -> None:
+    """End the call with the status of `error`; raises."""
+    status = status_for(error)
+    call.status = _status_name(status.code, Status.UNKNOWN)
+    await context.abort(status.code, status.details, status.trailing_metadata)
 
 
 def _status_name(code: Any, otherwise: Status) -> Status:

@@ -20,7 +20,7 @@ from tutelage.errors import Code, ObjectError, PackageError
 from tutelage.objects import ObjectStore, object_key
 from tutelage.package import StudentPackage, read_package
 
-__all__ = ["StoredPackage", "find_package", "keep_package", "read_stored_package"]
+__all__ = ["StoredPackage", "find_package", "keep_package", "point_to_package", "read_stored_package"]
 
 _PREFIX = "student-packages/"
 
@@ -49,14 +49,24 @@ def keep_package(objects: ObjectStore, package: StudentPackage, data: bytes) -> 
         StorageError: `storage-full`.
     """
     stored = objects.put([data])
-    pointer = canonical_json({"file_digest": stored.digest, "size_bytes": stored.size})
+    return point_to_package(objects, StoredPackage(package.digest, stored.digest, stored.size))
+
+
+def point_to_package(objects: ObjectStore, stored: StoredPackage) -> StoredPackage:
+    """Make a package findable whose file is in `objects`; for one that is already, where that one's file lies.
+
+    Raises:
+        ObjectError: as `ObjectStore.create`.
+        StorageError: `storage-full`.
+    """
+    pointer = canonical_json({"file_digest": stored.file_digest, "size_bytes": stored.size_bytes})
     try:
-        objects.create(_key(package.digest), pointer, needs=[stored.key])
+        objects.create(_key(stored.digest), pointer, needs=[stored.key])
     except ObjectError as error:
         if error.code is not Code.OBJECT_CONFLICT:
             raise
-        return find_package(objects, package.digest)
-    return StoredPackage(package.digest, stored.digest, stored.size)
+        return find_package(objects, stored.digest)
+    return stored
 
 
 def find_package(objects: ObjectStore, digest: str) -> StoredPackage:

@@ -12,12 +12,14 @@ pytest.importorskip("redis")
 from redis import Redis
 from registry_calls import SECONDS, check_in, create, download, header, parts, set_channel, settings, stream
 from served_part import served, servers, twins
-from student_packages import STRANGER, digest, student_package
+from student_packages import CLOUD, STRANGER, digest, student_package
 
 from model_registry.service import PART
 from tutelage.api.registry.v1 import registry_pb2 as pb
 from tutelage.api.registry.v1.registry_pb2_grpc import ModelRegistryServiceStub
 from tutelage.errors import Code, TutelageError
+from tutelage.folder_objects import FolderObjects
+from tutelage.stored_packages import read_stored_package
 
 BALLAST = 300_000
 
@@ -90,6 +92,14 @@ async def test_a_version_is_created_once_described_and_downloaded_from_any_offse
         assert await download(stub, version.digest) == data
         assert await download(stub, version.digest, len(data) - 7) == data[-7:]
         assert await download(stub, version.digest, len(data)) == b""
+
+
+async def test_a_version_can_be_found_by_who_goes_on_from_its_package(tmp_path):
+    data, folder = student_package("v1"), tmp_path / "objects"
+    async with served(PART, settings(tmp_path), twins(folder)) as channel:
+        await create(await ready(channel), data)
+    found = read_stored_package(FolderObjects(folder), digest(data), trusted=[CLOUD.public_key()])
+    assert found.digest == digest(data)
 
 
 async def test_a_broken_upload_goes_on_where_it_stopped(registry):

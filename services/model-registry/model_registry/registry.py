@@ -29,6 +29,7 @@ from tutelage.errors import Code, ObjectError, PackageError, RequestError
 from tutelage.objects import ObjectStore, object_key
 from tutelage.package import StudentPackage, read_package
 from tutelage.paging import page_token, place_in
+from tutelage.stored_packages import StoredPackage, point_to_package
 
 __all__ = ["Received", "Registry"]
 
@@ -182,6 +183,8 @@ class Registry:
     def _created(self, version: Version) -> Version:
         """`version` as it is in the store, whoever put it there."""
         key = version_key(version.name, version.version)
+        # For jobs that go on from this package; before the manifest, so that no version is without it.
+        point_to_package(self._objects, StoredPackage(version.digest, version.file_digest, version.size_bytes))
         try:
             self._objects.create(key, version.as_bytes(), needs=[version.object_key])
         except ObjectError as error:
