@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -42,6 +42,9 @@ __all__ = [
 
 PREPARE_EVERY = timedelta(seconds=1)
 """How often a store that does not answer yet is asked to make its bucket."""
+
+BEGIN_WITHIN = timedelta(seconds=2)
+"""How long a program waits at its start for an object store to be ready."""
 
 SWEEP_EVERY = timedelta(minutes=5)
 """How often expired objects are deleted; readers refuse them from their end on anyway."""
@@ -176,6 +179,7 @@ async def open_stores(settings: StoresSettings) -> AsyncIterator[Stores]:
         durable = _is_kept(settings.objects) and redis is not None
         stores = Stores(objects, redis, url, durable=durable, place=place)
         tending = asyncio.create_task(_tend(objects, prepare))
+        await _briefly(stores.checks["objects"])
         try:
             yield stores
         finally:
@@ -212,6 +216,17 @@ def _kept_objects(settings: ObjectsSettings) -> tuple[ObjectStore, Callable[[], 
 
 def _is_kept(settings: ObjectsSettings) -> bool:
     return bool(settings.address or settings.folder)
+
+
+async def _briefly(check: Check) -> None:
+    """Wait until `check` passes, so that the first calls find a bucket, but not long for a server that is away."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(BEGIN_WITHIN.total_seconds()):
+            while True:
+                with suppress(TutelageError):
+                    await check()
+                    return
+                await asyncio.sleep(0.05)
 
 
 async def _tend(objects: ObjectStore, prepare: Callable[[], None]) -> None:

@@ -139,8 +139,10 @@ async def test_without_its_servers_it_answers_typed_and_comes_back(environment, 
         await create(stub, data)
         for server in (redis_server, minio_server):
             server.kill()
-            found = await codes(lambda: create(stub, student_package("v2")), lambda: download(stub, digest(data)))
-            assert set(found) <= {Code.QUEUE_UNAVAILABLE, Code.OBJECTS_UNAVAILABLE, Code.DEADLINE_EXCEEDED}
+            made, read = await codes(lambda: create(stub, student_package("v2")), lambda: download(stub, digest(data)))
+            away = {Code.QUEUE_UNAVAILABLE, Code.OBJECTS_UNAVAILABLE, Code.DEADLINE_EXCEEDED}
+            assert made in away
+            assert read in away | {None}  # out of memory, where it was asked for before
             server.start()
             assert await persist(lambda: download(stub, digest(data))) == data
 
