@@ -201,7 +201,10 @@ CATALOGUE = MappingProxyType(
             "the training's loss was no longer a number: lower the learning rate or check the data",
         ),
         Code.TRAINING_STOPPED: Entry(
-            63, "A training was told to stop; its checkpoint is kept.", Status.CANCELLED, "the training was told to stop"
+            63,
+            "A training was told to stop; its checkpoint is kept.",
+            Status.CANCELLED,
+            "the training was told to stop",
         ),
         Code.EXTRA_MISSING: Entry(
             70,
