@@ -29,11 +29,16 @@ TEST = "make test"
 DEMO = "make demo"
 IMAGES_DEMO = 'make demo ARGS="--data FOLDER"'
 FACES_DEMO = 'make demo FACE=1 ARGS="--data FOLDER --teacher face"'
+GRPC_DEMO = "make demo ARGS=--grpc"
+UP = ".venv/bin/tutelage up"
+"""Served for real, and called, by test_up."""
 EVALUATE = ".venv/bin/tutelage evaluate FOLDER --seeds 5"
 
 
 def test_these_are_all_the_commands_that_the_readme_shows() -> None:
-    assert sorted(commands_of(ROOT / "README.md")) == sorted([DEMO, TEST, IMAGES_DEMO, FACES_DEMO, EVALUATE])
+    assert sorted(commands_of(ROOT / "README.md")) == sorted(
+        [DEMO, TEST, IMAGES_DEMO, FACES_DEMO, EVALUATE, GRPC_DEMO, UP]
+    )
 
 
 @pytest.fixture
@@ -95,6 +100,13 @@ def test_the_demonstration_on_synthetic_fingers(tmp_path: Path) -> None:
     result = read_result(tmp_path / "out" / "result.json")
     assert (result.kind, result.settings["devices"], result.settings["site"]["days"]) == ("synthetic", 1, 2)
     assert (tmp_path / "out" / "report.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.slow
+def test_the_demonstration_through_the_services(tmp_path: Path) -> None:
+    demo(GRPC_DEMO, tmp_path, tmp_path / "out")
+    assert read_result(tmp_path / "out" / "result.json").kind == "synthetic"
+    assert "serving at" in (tmp_path / "out/services/services.log").read_text()
 
 
 @pytest.mark.slow
