@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ SEED = 20_240_607
 
 NEED_MODEL_SERVERS = ("tests/contract/test_backends",)
 """How the ids of tests begin that start TorchServe or MLServer."""
+SHARE_NOTHING = ("tests/integration/test_docs_readme",)
+"""How the ids begin of tests that are long and each for themselves."""
 
 # Read by the numeric libraries when they are first imported: small tensors gain nothing from threads, and two workers
 # with two threads each only wait for each other.
@@ -25,9 +28,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        for folder in ("integration", "faults"):
-            if Path(__file__).parent / folder in item.path.parents:
-                item.add_marker(folder)
+        if (kind := _kind(item.path.parent)) in ("integration", "faults"):
+            item.add_marker(kind)
         for marker in item.iter_markers("needs"):
             if importlib.util.find_spec(marker.args[0]) is None:
                 item.add_marker(pytest.mark.skip(reason=f"{marker.args[0]} is not installed"))
@@ -35,14 +37,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Servers that run teachers take seconds to start, so one process of a parallel run gets all that need them."""
+    """One process of a parallel run gets all tests of a file, in the order of files; what is dear is made once.
+
+    Servers that run teachers take seconds to start, so all files that need them go together.
+    """
     from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - this hook is asked by xdist alone
 
-    class TogetherWhereServersAre(LoadScopeScheduling):
+    class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "model servers" if nodeid.startswith(NEED_MODEL_SERVERS) else nodeid
+            if nodeid.startswith(NEED_MODEL_SERVERS):
+                return "model servers"
+            return nodeid if nodeid.startswith(SHARE_NOTHING) else nodeid.partition("::")[0]
 
-    return TogetherWhereServersAre(config, log)
+    config.option.loadscopereorder = False  # or long files of few tests come last, when nobody is left to share with
+    return ByFile(config, log)
+
+
+@cache
+def _kind(folder: Path) -> str:
+    """Name of the folder beside this file that `folder` lies in, or is."""
+    return folder.relative_to(Path(__file__).parent).parts[0]
 
 
 @pytest.fixture(autouse=True)

@@ -168,7 +168,7 @@ async def test_a_slow_living_worker_is_never_robbed(make):
 
     async def slow(claim: Claim) -> None:
         running.append(claim.deliveries)
-        await asyncio.sleep(LEASE.total_seconds() * 5)
+        await asyncio.sleep(LEASE.total_seconds() * 2.5)
 
     entry = await queue.put({}, key="a")
     async with working(queue, slow, workers=3):

@@ -93,30 +93,29 @@ def folder(tmp_path: Path):
 
 def test_devices_learn_side_by_side_and_one_that_fails_is_no_matter_to_the_others(folder):
     path, posts = folder
-    posts += [put_up(path, toy_site(n, days=1)) for n in range(2)]
+    posts.append(put_up(path, toy_site(0, days=1)))
     diverging = replace(SETTINGS.self_distillation, learning_rate=1e30)
-    posts.append(put_up(path, toy_site(2, days=1), self_distillation=diverging))
-    posts.append(put_up(path, toy_site(3, days=1)))
-    (path / "device-3" / "jobs").write_text("no folder")
+    posts.append(put_up(path, toy_site(1, days=1), self_distillation=diverging))
+    posts.append(put_up(path, toy_site(2, days=1)))
+    (path / "device-2" / "jobs").write_text("no folder")
     watching, ledger = Watching(), Ledger(posts, show_captures=True)
     with structlog.testing.capture_logs() as logs:
         simulate(posts, Both(watching, ledger))
     assert watching.days == [0]
     assert watching.most_at_once in {2, 3}  # the one that diverges may end before it is seen
-    assert [post.verdict for post in posts[:2]] == ["passed the gate"] * 2
-    assert [post.device.model.version for post in posts] == ["v1+1", "v1+1", "v1", "v1"]
-    assert "loss" in posts[2].verdict
-    assert str(path / "device-3" / "jobs") in posts[3].verdict
-    assert [(entry["device"], entry["code"]) for entry in logs] == [(3, "storage-failed")]
+    assert posts[0].verdict == "passed the gate"
+    assert [post.device.model.version for post in posts] == ["v1+1", "v1", "v1"]
+    assert "loss" in posts[1].verdict
+    assert str(path / "device-2" / "jobs") in posts[2].verdict
+    assert [(entry["device"], entry["code"]) for entry in logs] == [(2, "storage-failed")]
     assert all(post.training is None for post in posts)
 
     trainings = ledger.trainings()
     assert [(t.device, t.verdict, t.generation) for t in trainings] == [
         (0, "passed", "v1+1"),
-        (1, "passed", "v1+1"),
-        (2, "killed", "v1+1"),
+        (1, "killed", "v1+1"),
     ]
-    assert all(t.steps == 60 and t.seconds > 0 and t.peak_bytes > 2**27 for t in trainings[:2])
+    assert (trainings[0].steps, trainings[0].seconds > 0, trainings[0].peak_bytes > 2**27) == (60, True, True)
     labels = ledger.labels()
     assert labels.asked == labels.stored + labels.abstained > 0
     assert labels.precision > 0.8
@@ -135,16 +134,16 @@ def test_devices_learn_side_by_side_and_one_that_fails_is_no_matter_to_the_other
     assert {line.day for line in ledger.events()} == {0}
 
     measured = [Measured.of(post, PixelTeacher(), frozen) for post, frozen in zip(posts, ledger.frozen, strict=True)]
-    live, before = pooled(measured[:2], "live", "worn"), pooled(measured[:2], "frozen", "worn")
+    live, before = pooled(measured[:1], "live", "worn"), pooled(measured[:1], "frozen", "worn")
     assert live.fnmr < before.fnmr
-    assert pooled(measured[2:], "live", "worn") == pooled(measured[2:], "frozen", "worn")
+    assert pooled(measured[1:], "live", "worn") == pooled(measured[1:], "frozen", "worn")
     assert set(distributions(measured)) == {
         "genuine, frozen, new sensor",
         "genuine, frozen, worn",
         "genuine, self-distilled, worn",
         "strangers, self-distilled, worn",
     }
-    assert len(distributions(measured)["strangers, self-distilled, worn"]) == 4 * 30
+    assert len(distributions(measured)["strangers, self-distilled, worn"]) == 3 * 30
     det = curve(measured, "teacher", "worn")
     assert (max(det.fmr), min(det.fmr)) == (1.0, 0.0)
 

@@ -119,15 +119,6 @@ def test_a_worker_whose_time_is_up_is_killed_and_its_job_kept(tmp_path: Path):
     assert Training.found(training.folder, STORE_KEY, BUDGET).descent == training.descent
 
 
-def test_a_diverging_training_is_a_typed_failure_of_its_process(tmp_path: Path):
-    training = prepared(tmp_path, steps=40, learning_rate=1e30)
-    training.start()
-    assert code_of(training.wait, TrainingError) is Code.TRAINING_DIVERGED
-    assert training._process.returncode == CATALOGUE[Code.TRAINING_DIVERGED].exit_code
-    assert not (training.folder / RESULT).exists()
-    assert not CATALOGUE[Code.TRAINING_DIVERGED].retryable
-
-
 def test_a_worker_ends_when_nobody_listens_any_more(tmp_path: Path):
     training = prepared(tmp_path, steps=100_000)
     process = training._worker()

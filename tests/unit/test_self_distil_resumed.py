@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -15,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy_networks
 from safetensors.torch import load_file
 from toy_networks import TOY, toy_settings, toy_student, toy_training_set
 
@@ -163,35 +159,3 @@ class TestCheckpoint:
         done = trained(toy_settings(), checkpoint=tmp_path / "c")
         assert done.steps_run == 5
         assert save_weights(done.student) == undisturbed()
-
-
-KILLED = """
-import sys, time
-from pathlib import Path
-import torch
-from toy_networks import toy_settings, toy_student, toy_training_set
-from tutelage.nn.self_distil import self_distil
-torch.set_num_threads(1)
-def progress(step, steps, losses):
-    print(step, flush=True)
-    if step == 6:
-        time.sleep(60)
-self_distil(toy_student(), toy_training_set(), toy_settings(), checkpoint=Path(sys.argv[1]), progress=progress)
-print("finished", flush=True)
-"""
-
-
-def test_a_process_killed_without_warning_is_taken_up_where_it_was(tmp_path: Path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(toy_networks.__file__).parent)}
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "c")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as worker:
-        for line in worker.stdout:
-            if line.strip() == "6":
-                worker.send_signal(signal.SIGKILL)
-                break
-        rest = worker.stdout.read()
-    assert worker.returncode == -signal.SIGKILL
-    assert "finished" not in rest
-    done = trained(toy_settings(), checkpoint=tmp_path / "c")
-    assert done.steps_run == 8 - 5, "the sixth step was done, but not yet kept"
-    assert save_weights(done.student) == undisturbed()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -108,19 +110,38 @@ def test_a_folder_of_persons_and_an_unreadable_image(run, tmp_path: Path):
     assert err.startswith(f"skipped: {bad}")
 
 
+@contextlib.contextmanager
+def interrupted_once_there_is(path: Path):
+    """Ctrl-C comes as soon as `path` is there, as long as the block lasts."""
+    over = threading.Event()
+
+    def interrupt() -> None:
+        while not path.exists() and not over.is_set():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def raised(*_: object) -> None:
+        if not over.is_set():
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, raised)
+    waiting = threading.Thread(target=interrupt)
+    waiting.start()
+    try:
+        yield
+    finally:
+        over.set()
+        waiting.join()
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_stopped_training_says_how_to_go_on_and_then_does(run, manifest: Path, tmp_path: Path):
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     words = ["teacher", "train", manifest, *WORDS, "--steps", 9, "--checkpoint-every", 2, "--name", "t"]
-    # A shell's background job inherits that interruptions are ignored.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += f"from tutelage.cli import main; main({[*map(str, words), '--out', str(stopped)]!r})"
     checkpoint = tmp_path / "stopped.checkpoint"
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ) as process:
-        while not checkpoint.exists() and process.poll() is None:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    with interrupted_once_there_is(checkpoint):
+        status, _, err = run(*words, "--out", stopped)
+    assert status == 130
     assert err.splitlines()[-2:] == [
         f"stopped: the same command goes on from checkpoint {checkpoint}",
         "interrupted",

@@ -6,11 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tutelage.biometrics.error_summary import ErrorSummary
 from tutelage.cohorts import Cohort, check_persons, held_out, read_cohort
 from tutelage.commands.progress import shown_progress
 from tutelage.commands.training import (
@@ -37,6 +36,9 @@ from tutelage.commands.training import (
 )
 from tutelage.files import atomic_write
 from tutelage.manifest import Split
+
+if TYPE_CHECKING:
+    from tutelage.biometrics.error_summary import ErrorSummary
 
 __all__ = ["app"]
 

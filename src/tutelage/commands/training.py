@@ -11,15 +11,17 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from tutelage.biometrics.error_summary import ErrorSummary
 from tutelage.cohorts import Intake
 from tutelage.errors import Code, MissingExtraError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from tutelage.biometrics.error_summary import ErrorSummary
 
 __all__ = [
     "Batch",
