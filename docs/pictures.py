@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +22,8 @@ from device_sim.drift import conditions_at_wear
 from device_sim.masters import draw_pattern, grow_masters
 from device_sim.plot_style import MUTED, as_png
 from device_sim.plots import coverage_figure
+from device_sim.report import write_report
+from device_sim.results import read_result
 from device_sim.sensor import Presses, Sensor
 from tutelage.captures import Pixels
 from tutelage.files import atomic_write
@@ -27,6 +33,9 @@ RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 SEED = 21
 PERSONS = (33, 28, 6, 12, 1, 7)
 WEARS = (0.0, 0.2, 0.4, 0.6)
+REPORT_SIZE = (1180, 1620)
+"""Pixels of the report that are shown: down to the end of the scores."""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SENSOR = 3
 """One device's sensor for all columns: its scratches and its dirt stay where they are, down and across."""
 
@@ -73,6 +82,19 @@ def coverage() -> Figure:
     return coverage_figure(curves)
 
 
+def report(picture: Path, browser: str) -> None:
+    """The top of the committed demonstration's report, as `browser` shows it."""
+    options = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking")
+    width, height = REPORT_SIZE
+    with tempfile.TemporaryDirectory() as folder:
+        page, shot = Path(folder) / "report.html", Path(folder) / "report.png"
+        write_report(read_result(RESULTS / "demo-synthetic.json"), page)
+        command = [browser, *(f"--{option}" for option in options), "--hide-scrollbars"]
+        command += [f"--window-size={width},{height}", f"--screenshot={shot}", page.as_uri()]
+        subprocess.run(command, check=True, capture_output=True)
+        atomic_write(picture, shot.read_bytes())
+
+
 def _show(axes: Axes, capture: Pixels) -> None:
     """One capture with the full range of greys, pixels as they are, thinly framed."""
     axes.imshow(np.asarray(capture), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -90,6 +112,11 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "sensor-drift.png", as_png(sensor_drift()))
     atomic_write(folder / "coverage.png", as_png(coverage()))
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        print("report.png was not drawn: it takes chromium (apt-get install chromium)", file=sys.stderr)
+    else:
+        report(folder / "report.png", browser)
 
 
 if __name__ == "__main__":
