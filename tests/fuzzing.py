@@ -62,6 +62,10 @@ TOO_MANY = (2, 17, 300)
 MOST = 3_000
 """Elements of a list at most: more test nothing but patience."""
 
+SENDING_CUT = "Internal error from Core"
+"""What this side of a stream says where the server refused it while it was being sent; the server's word is lost."""
+CUT = "CUT"
+
 BAD = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 CALLED_AT_ONCE = 16
 MAX_STREAMED = 20
@@ -227,6 +231,8 @@ async def _ending(channel: grpc.aio.Channel, request: Request, within_s: float) 
         async with asyncio.timeout(within_s + 10):
             await _call(channel, request, within_s)
     except grpc.aio.AioRpcError as error:
+        if request.method.client_streaming and error.details() == SENDING_CUT:
+            return CUT
         check_typed(error, request)
         return str(error.code().name)
     return "OK"

@@ -27,6 +27,8 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 # gRPC's own words where it answers by itself, with no details of ours.
 _TOO_LARGE = "larger than max"
+_SENDING_CUT = "Internal error from Core"
+"""What our side of a call says where the other side ended it while we were sending, and its status came too late."""
 
 _BARE: Mapping[grpc.StatusCode, Code] = {
     grpc.StatusCode.CANCELLED: Code.CALL_CANCELLED,
@@ -84,6 +86,8 @@ def error_from_call(error: grpc.aio.AioRpcError) -> TutelageError:
         return typed
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         return ServiceError(Code.MESSAGE_TOO_LARGE, text)
+    if error.code() is grpc.StatusCode.INTERNAL and text == _SENDING_CUT:
+        return ServiceError(Code.SERVICE_UNAVAILABLE, "the call was ended while it was still being sent: try again")
     code = _BARE.get(error.code(), Code.SERVICE_FAILED)
     return error_for(code, f"{error.code().name}: {text}")
 
