@@ -102,8 +102,7 @@ class KubernetesJobs:
                 await _deleted(cluster, job_name(assignment))
                 raise
             finally:
-                relaying.cancel()
-                await asyncio.gather(relaying, return_exceptions=True)
+                await _cancelled(relaying)
             await self.reports.drain(assignment.holder, heard)
             if ended.error is not None:
                 await _deleted(cluster, job_name(assignment), unless_ended=True)
@@ -161,6 +160,13 @@ async def _persisting(attempt: Callable[[], Awaitable[T]], patience: timedelta) 
                 raise
             structlog.get_logger().warning("cluster away", reason=error.message)
         await asyncio.sleep(AWAY_PAUSE.total_seconds())
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """Cancel `task` until it has ended: the Redis client loses a cancellation that comes while it connects or reads."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=SETTLE.total_seconds())
 
 
 async def _deleted(cluster: Cluster, name: str, *, unless_ended: bool = False) -> None:
