@@ -43,7 +43,7 @@ LAYOUT_TESTS := tests/unit/test_layout.py tests/unit/test_boundaries.py tests/un
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv face demo torchserve test faults check registry-alone fmt bench clean proto proto-check proto-lint proto-breaking
+.PHONY: help venv face demo torchserve test services faults check registry-alone fmt bench clean proto proto-check proto-lint proto-breaking
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,8 +64,11 @@ torchserve: $(TORCHSERVE_STAMP) ## serve TEACHER (fingerprint, face or a file) w
 	cd $(TORCHSERVE_FOLDER) && $(abspath $(BIN))/torchserve --start --foreground --no-config-snapshots \
 		--ts-config $(abspath services/teacher-inference/torchserve/config.properties) --model-store . --models teacher=teacher.mar
 
-test: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run the tests, but for `faults`
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not faults' $(PYTEST_ARGS)
+test: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run the tests, but for `services` and `faults`
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not services and not faults' $(PYTEST_ARGS)
+
+services: $(DEV_STAMP) $(FACE_WANTED) ## run the tests of services as processes, alone and together
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/services $(PYTEST_ARGS)
 
 faults: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run what takes minutes: services killed at random, cut off, fed nonsense
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/faults $(PYTEST_ARGS)
@@ -77,6 +80,7 @@ check: $(DEV_STAMP) proto-lint proto-check ## format, lint, types, layout, bound
 	$(BIN)/python docs/generate_errors.py --check
 	$(BIN)/python docs/generate_settings.py --check
 	$(BIN)/python docs/generate_results.py --check
+	$(BIN)/python docs/generate_speed.py --check
 	$(BIN)/python -m pytest -q $(LAYOUT_TESTS)
 
 # In an environment of its own, from built wheels, as an image would: what it must not need is not there.
@@ -93,6 +97,7 @@ fmt: $(DEV_STAMP) ## fix what `check` can fix
 	$(BIN)/python docs/generate_errors.py
 	$(BIN)/python docs/generate_settings.py
 	$(BIN)/python docs/generate_results.py
+	$(BIN)/python docs/generate_speed.py
 
 bench: $(DEMO_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## measure: BENCH=NAME runs benchmarks/NAME.py with ARGS
 	@test -f "benchmarks/$(BENCH).py" || { echo "name one with BENCH=: $(BENCHES)" >&2; exit 2; }

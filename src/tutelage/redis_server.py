@@ -52,7 +52,7 @@ async def answer(call: Awaitable[Any]) -> Any:
     """
     try:
         async with asyncio.timeout(ANSWER_WITHIN.total_seconds()):
-            return await call
+            return await _cancellable(call)
     except (exceptions.ConnectionError, exceptions.TimeoutError, TimeoutError, OSError) as error:
         if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
             raise QueueError(Code.QUEUE_REFUSED, f"the queue's server refused the login ({error})") from error
@@ -61,3 +61,17 @@ async def answer(call: Awaitable[Any]) -> Any:
         raise QueueError(
             Code.QUEUE_REFUSED, f"the queue's server refused ({error}): check rights and memory"
         ) from error
+
+
+async def _cancellable(call: Awaitable[Any]) -> Any:
+    """What `call` gives, unless it was cancelled: redis-py 8 may go on as if it had not been.
+
+    Raises:
+        CancelledError: It was.
+    """
+    task = asyncio.current_task()
+    asked = task.cancelling() if task else 0
+    found = await call
+    if task and task.cancelling() > asked:
+        raise asyncio.CancelledError
+    return found

@@ -1,0 +1,7 @@
+"""Services as processes, alone and together, and the pages that show them."""
+
+from __future__ import annotations
+
+from real_servers import minio_server, minio_started, pytest_pyfunc_call, redis_server, redis_started
+
+__all__ = ["minio_server", "minio_started", "pytest_pyfunc_call", "redis_server", "redis_started"]
