@@ -92,8 +92,12 @@ class Server:
         return self._process.pid
 
     def freeze(self) -> None:
-        """It keeps its connections and answers nothing."""
+        """It keeps its connections and answers nothing; returns once all its threads stand still."""
         self._signal(signal.SIGSTOP)
+        until = time.monotonic() + START_SECONDS
+        while any(_state(task) != "T" for task in Path(f"/proc/{self._process.pid}/task").iterdir()):
+            assert time.monotonic() < until, "it does not stop"
+            time.sleep(0.01)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
@@ -101,6 +105,14 @@ class Server:
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+
+def _state(task: Path) -> str:
+    """Letter of a thread's state; that of a stopped one where it has ended."""
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "T"
 
 
 def _answers_ping(port: int) -> bool:
