@@ -29,6 +29,12 @@ REQUEST_ID_KEY = "x-request-id"
 DEVICE_ID_KEY = "x-device-id"
 """Metadata in which a device says which one it is. It is written to logs and believed by nobody."""
 
+FRAME_BYTES = 1 << 20
+"""Of HTTP/2: a chunk of a package in one frame instead of sixty-four, a third faster on a loopback."""
+
+LOOKAHEAD_BYTES = 4 << 20
+"""What may be on its way in one stream before the reader has asked for it."""
+
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 # Asked every few seconds by whatever watches the service: worth a line only where somebody looks for it.

@@ -26,7 +26,7 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from tutelage.calls import REQUEST_ID_KEY, current_call, request_id_from
+from tutelage.calls import FRAME_BYTES, LOOKAHEAD_BYTES, REQUEST_ID_KEY, current_call, request_id_from
 from tutelage.errors import CATALOGUE, Code, ServiceError, TutelageError
 from tutelage.grpc_errors import error_from_call
 from tutelage.settings import Address
@@ -49,6 +49,8 @@ OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.http2.max_frame_size", FRAME_BYTES),
+    ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
     ("grpc.enable_retries", 0),  # here, where the catalogue is known; twice would multiply
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),  # gRPC's two minutes would outlive a restart by far

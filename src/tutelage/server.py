@@ -30,7 +30,17 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from tutelage.calls import ANONYMOUS, Call, Caller, Layer, call_current, calls_logged, request_id_from
+from tutelage.calls import (
+    ANONYMOUS,
+    FRAME_BYTES,
+    LOOKAHEAD_BYTES,
+    Call,
+    Caller,
+    Layer,
+    call_current,
+    calls_logged,
+    request_id_from,
+)
 from tutelage.errors import Code, RequestError, ServiceError, SettingsError, Status
 from tutelage.grpc_errors import status_for
 from tutelage.health import Check, watch_health
@@ -60,6 +70,8 @@ OPTIONS = (
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", LEAST_CLIENT_PING_MS),
+    ("grpc.http2.max_frame_size", FRAME_BYTES),
+    ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
     ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not half of the load
 )
 

@@ -80,7 +80,7 @@ def test_what_the_registry_refuses_is_refused_here(tmp_path):
 
 
 def test_transfers_that_break_go_on_where_they_stopped(tmp_path, monkeypatch):
-    data, asked = student_package("v1", ballast=3_000_000), []
+    data, asked = student_package("v1", ballast=9_000_000), []
     with registry(tmp_path) as client:
         wanted = pb.WantedVersion(digest=client.publish(data).digest, file_digest=file_digest(data))
         listen = client._channel.listen

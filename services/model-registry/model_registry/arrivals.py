@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 from model_registry.uploads import Upload
 from tutelage.errors import Code, ObjectError, RequestError, ServiceError
-from tutelage.objects import CHUNK_BYTES, ObjectStore, Stored
+from tutelage.objects import ObjectStore, Stored
 
 __all__ = ["MAX_CHUNK_BYTES", "Arrival", "Budget"]
 
@@ -55,8 +55,9 @@ class Arrival:
         self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
         self._objects = objects
         self._storing = asyncio.ensure_future(self._put(self._read()))
-        self.data = bytearray()
-        """All that has arrived."""
+        self._kept: list[bytes] = []
+        self.size = 0
+        """Bytes that have arrived."""
 
     def add(self, piece: bytes) -> None:
         """The next bytes of the file.
@@ -64,15 +65,20 @@ class Arrival:
         Raises:
             RequestError: They are more than the upload was said to have.
         """
-        if len(self.data) + len(piece) > self._upload.size_bytes:
+        if self.size + len(piece) > self._upload.size_bytes:
             raise RequestError(f"more than the {self._upload.size_bytes} bytes of size_bytes came: send the whole file")
-        self.data += piece
+        self._kept.append(piece)
+        self.size += len(piece)
         self._pieces.put(piece)
+
+    def data(self, start: int = 0) -> bytes:
+        """All that has arrived, from `start` on; joined anew each time, so best in a thread."""
+        return b"".join(self._kept)[start:]
 
     @property
     def is_whole(self) -> bool:
         """Whether all bytes have come."""
-        return len(self.data) == self._upload.size_bytes
+        return self.size == self._upload.size_bytes
 
     async def finish(self) -> Stored:
         """The stored file; a store that lost what was sent on is given it once more, from memory.
@@ -87,9 +93,7 @@ class Arrival:
         except ObjectError as error:
             if error.code is not Code.OBJECTS_UNAVAILABLE:
                 raise
-            return await self._put(
-                bytes(self.data[at : at + CHUNK_BYTES]) for at in range(0, len(self.data), CHUNK_BYTES)
-            )
+            return await self._put(iter(self._kept))
 
     async def _put(self, pieces: Iterator[bytes]) -> Stored:
         put = partial(self._objects.put, digest=self._upload.file_digest, size=self._upload.size_bytes)

@@ -122,13 +122,11 @@ class Registry:
 
     async def _kept(self, arrival: Arrival, upload: Upload, offset: int) -> int:
         await arrival.cut()
-        return await self._do(
-            partial(self._uploads.keep, upload, bytes(arrival.data[offset:]), offset=offset, now=self._now())
-        )
+        return await self._do(lambda: self._uploads.keep(upload, arrival.data(offset), offset=offset, now=self._now()))
 
     async def _complete(self, arrival: Arrival, upload: Upload, lineage: Lineage) -> Version:
         verified, stored = await asyncio.gather(
-            self._do(self._verified, bytes(arrival.data), upload), arrival.finish(), return_exceptions=True
+            self._do(lambda: self._verified(arrival.data(), upload)), arrival.finish(), return_exceptions=True
         )
         if isinstance(verified, BaseException):
             await self._do(self._objects.delete, object_key(upload.file_digest))
