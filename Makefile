@@ -43,7 +43,7 @@ LAYOUT_TESTS := tests/unit/test_layout.py tests/unit/test_boundaries.py tests/un
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv face demo torchserve test services faults check registry-alone fmt bench clean proto proto-check proto-lint proto-breaking
+.PHONY: help venv face demo torchserve test e2e faults check registry-alone fmt bench clean proto proto-check proto-lint proto-breaking
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,11 +64,11 @@ torchserve: $(TORCHSERVE_STAMP) ## serve TEACHER (fingerprint, face or a file) w
 	cd $(TORCHSERVE_FOLDER) && $(abspath $(BIN))/torchserve --start --foreground --no-config-snapshots \
 		--ts-config $(abspath services/teacher-inference/torchserve/config.properties) --model-store . --models teacher=teacher.mar
 
-test: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run the tests, but for `services` and `faults`
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not services and not faults' $(PYTEST_ARGS)
+test: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run the tests, but for `e2e` and `faults`
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not e2e and not faults' $(PYTEST_ARGS)
 
-services: $(DEV_STAMP) $(FACE_WANTED) ## run the tests of services as processes, alone and together
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/services $(PYTEST_ARGS)
+e2e: $(DEV_STAMP) $(FACE_WANTED) ## follow the pages and run services as processes, as a user does
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/e2e $(PYTEST_ARGS)
 
 faults: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run what takes minutes: services killed at random, cut off, fed nonsense
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/faults $(PYTEST_ARGS)

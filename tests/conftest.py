@@ -17,7 +17,7 @@ SEED = 20_240_607
 
 NEED_MODEL_SERVERS = ("tests/contract/test_backends",)
 """How the ids of tests begin that start TorchServe or MLServer."""
-SHARE_NOTHING = ("tests/integration/test_docs_readme",)
+SHARE_NOTHING = ("tests/e2e/test_docs_readme",)
 """How the ids begin of tests that are long and each for themselves."""
 
 # Read by the numeric libraries when they are first imported: small tensors gain nothing from threads, and two workers
@@ -28,7 +28,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if (kind := _kind(item.path.parent)) in ("integration", "services", "faults"):
+        if (kind := _kind(item.path.parent)) in ("integration", "e2e", "faults"):
             item.add_marker(kind)
         for marker in item.iter_markers("needs"):
             if importlib.util.find_spec(marker.args[0]) is None:

@@ -1,6 +1,6 @@
 """What each process does in the tests of shared trainings: started by torchrun as `shared_training.py FOLDER`.
 
-Whatever a scenario makes, the process that leads leaves in the folder; `tests/services/test_shared_training.py`
+Whatever a scenario makes, the process that leads leaves in the folder; `tests/e2e/test_shared_training.py`
 compares it with what one process makes.
 """
 

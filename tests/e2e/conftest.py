@@ -1,4 +1,4 @@
-"""Services as processes, alone and together, and the pages that show them."""
+"""What a user does: pages that are followed, services as processes, alone and together."""
 
 from __future__ import annotations
 
