@@ -46,7 +46,7 @@ LAYOUT_TESTS := tests/unit/test_layout.py tests/unit/test_boundaries.py tests/un
 .PHONY: help venv face demo torchserve test e2e faults check registry-alone fmt bench clean proto proto-check proto-lint proto-breaking
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  ARGS=... goes to demo and bench, PYTEST_ARGS=... to test; FACE=1 adds the public face teacher to any of them"
 	@echo "  MODEL_SERVERS=1 adds the servers that run teachers (TorchServe, MLServer) to test and bench"
 
