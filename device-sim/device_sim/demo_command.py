@@ -36,6 +36,8 @@ SERVICES = "services"
 BINS = np.linspace(0, 60, 13)
 KEPT = (State.FRESH, State.USED, State.HELD_BACK, State.QUARANTINED, State.DROPPED)
 RECENT = 30
+FINGERS_A_STEP = 8
+"""More are not grown for a stretch of distillation that is too short to see them all."""
 
 
 def demo_settings(
@@ -50,12 +52,14 @@ def demo_settings(
 ) -> DemoSettings:
     """The demonstration as it is set by words on the command line; None leaves what is usual."""
     base = DemoSettings(seed=seed, devices=devices, show_captures=show_captures)
+    steps = base.distil_steps if student_steps is None else student_steps
     return replace(
         base,
         site=replace(base.site, days=days, wear=base.site.wear if wear is None else wear),
         images=replace(base.images, days=days, wear=base.images.wear if wear is None else wear),
         image_training=base.image_training.of_length(teacher_steps, student_steps),
-        distil_steps=base.distil_steps if student_steps is None else student_steps,
+        distil_steps=steps,
+        distil_persons=min(base.distil_persons, FINGERS_A_STEP * steps),
     )
 
 

@@ -60,7 +60,7 @@ def faces(tmp_path: Path) -> Path:
             (tmp_path / person.name / image.name).symlink_to(image)
     # The cloud's persons calibrate, which takes all their images; of the others a few will do.
     manifest = split_folder(tmp_path)
-    for person in set(manifest.persons()) - set(manifest.persons(Split.CLOUD)):
+    for person in set(manifest.persons(*Split)) - set(manifest.persons(Split.CLOUD)):
         for image in sorted((tmp_path / person).iterdir())[4:]:
             image.unlink()
     return tmp_path
