@@ -33,6 +33,8 @@ class EventKind(StrEnum):
     REVERT_FAILED = "revert-failed"
     WATCH_PASSED = "watch-passed"
     RELEASE_INSTALLED = "release-installed"
+    PERSON_ERASED = "person-erased"
+    KEY_ROTATED = "key-rotated"
 
 
 @dataclass(frozen=True)

@@ -258,6 +258,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """The watch window after a swap ended without harm."""
     EVENT_KIND_RELEASE_INSTALLED: _EventKind.ValueType  # 18
     """A version that the cloud released recognises from now on."""
+    EVENT_KIND_PERSON_ERASED: _EventKind.ValueType  # 19
+    """A person was erased on the device; the teacher may still have to be told."""
+    EVENT_KIND_KEY_ROTATED: _EventKind.ValueType  # 20
+    """Everything sealed in the store was sealed again with another key."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """What can happen on a device."""
@@ -300,6 +304,10 @@ EVENT_KIND_WATCH_PASSED: EventKind.ValueType  # 17
 """The watch window after a swap ended without harm."""
 EVENT_KIND_RELEASE_INSTALLED: EventKind.ValueType  # 18
 """A version that the cloud released recognises from now on."""
+EVENT_KIND_PERSON_ERASED: EventKind.ValueType  # 19
+"""A person was erased on the device; the teacher may still have to be told."""
+EVENT_KIND_KEY_ROTATED: EventKind.ValueType  # 20
+"""Everything sealed in the store was sealed again with another key."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
@@ -1164,22 +1172,46 @@ class ErasePersonResponse(_message.Message):
     REFERENCES_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    STUDENT_FIELD_NUMBER: _builtins.int
+    DELETED_GENERATIONS_FIELD_NUMBER: _builtins.int
+    TEACHER_KNEW_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     references: _builtins.int
     """References erased, 0 or more."""
     samples: _builtins.int
-    """Samples erased: those labelled as the person; 0 or more."""
+    """Samples whose captures were erased, 0 or more: those labelled as the person, and those nobody named where the
+    person was the nearest in one capture of the attempt.
+    """
     decisions: _builtins.int
     """Decisions in which the person's name was erased, 0 or more."""
+    teacher_knew: _builtins.bool
+    """Whether the teacher knew the person; where not, there was nothing to remove."""
+    receipt: _builtins.bytes
+    """The receipt: a file in canonical JSON that says what was removed and when, signed with the device's key
+    (docs/store.md). It shows a keyed digest in the place of the person's name.
+    """
+    @_builtins.property
+    def student(self) -> Global___Student:
+        """The student that recognised when the person was erased, after the device went back where it had to."""
+
+    @_builtins.property
+    def deleted_generations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the students that were deleted because they had learnt from the person, like `v3+7`; the oldest first."""
+
     def __init__(
         self,
         *,
         references: _builtins.int = ...,
         samples: _builtins.int = ...,
         decisions: _builtins.int = ...,
+        student: Global___Student | None = ...,
+        deleted_generations: _abc.Iterable[_builtins.str] | None = ...,
+        teacher_knew: _builtins.bool = ...,
+        receipt: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["student", b"student"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "references", b"references", "samples", b"samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "deleted_generations", b"deleted_generations", "receipt", b"receipt", "references", b"references", "samples", b"samples", "student", b"student", "teacher_knew", b"teacher_knew"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

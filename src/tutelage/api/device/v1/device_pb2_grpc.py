@@ -138,9 +138,13 @@ class DeviceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ErasePerson(self, request, context):
-        """Erases a person for good, here and at the teacher: references, samples, and the name in decisions. A student that
-        was trained on the samples is not undone by it. NOT_FOUND: the person is not enrolled and nothing is kept of them.
-        UNAVAILABLE: the teacher could not be told; the device has erased its part, and the call may be repeated.
+        """Erases a person for good, here and at the teacher: references, samples, and the name in decisions and labels. A
+        student that learnt from the person, or from one that did, recognises no more and is deleted: the device goes back
+        to the newest one that never did, in the worst case to the released version. A repeated call gives the receipt of
+        the first one. NOT_FOUND: the person is not enrolled, nothing is kept of them and they were never erased.
+        UNAVAILABLE: the teacher could not be told; the device has erased its part and tries again by itself, and the call
+        may be repeated. RESOURCE_EXHAUSTED, DATA_LOSS: a disk that is full or damaged lets the device not finish its part,
+        which it goes on with at the next call or start.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -62,9 +62,13 @@ class DeviceServiceStub:
     NOT_FOUND: there is no such sample, or it is no longer kept.
     """
     ErasePerson: _grpc.UnaryUnaryMultiCallable[_device_pb2.ErasePersonRequest, _device_pb2.ErasePersonResponse]
-    """Erases a person for good, here and at the teacher: references, samples, and the name in decisions. A student that
-    was trained on the samples is not undone by it. NOT_FOUND: the person is not enrolled and nothing is kept of them.
-    UNAVAILABLE: the teacher could not be told; the device has erased its part, and the call may be repeated.
+    """Erases a person for good, here and at the teacher: references, samples, and the name in decisions and labels. A
+    student that learnt from the person, or from one that did, recognises no more and is deleted: the device goes back
+    to the newest one that never did, in the worst case to the released version. A repeated call gives the receipt of
+    the first one. NOT_FOUND: the person is not enrolled, nothing is kept of them and they were never erased.
+    UNAVAILABLE: the teacher could not be told; the device has erased its part and tries again by itself, and the call
+    may be repeated. RESOURCE_EXHAUSTED, DATA_LOSS: a disk that is full or damaged lets the device not finish its part,
+    which it goes on with at the next call or start.
     """
     TrainNow: _grpc.UnaryUnaryMultiCallable[_device_pb2.TrainNowRequest, _device_pb2.TrainNowResponse]
     """Looks at the training condition now and starts a training if it holds; its rules are not bent. Returns before the
@@ -102,9 +106,13 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     NOT_FOUND: there is no such sample, or it is no longer kept.
     """
     ErasePerson: _aio.UnaryUnaryMultiCallable[_device_pb2.ErasePersonRequest, _device_pb2.ErasePersonResponse]  # type: ignore[assignment]
-    """Erases a person for good, here and at the teacher: references, samples, and the name in decisions. A student that
-    was trained on the samples is not undone by it. NOT_FOUND: the person is not enrolled and nothing is kept of them.
-    UNAVAILABLE: the teacher could not be told; the device has erased its part, and the call may be repeated.
+    """Erases a person for good, here and at the teacher: references, samples, and the name in decisions and labels. A
+    student that learnt from the person, or from one that did, recognises no more and is deleted: the device goes back
+    to the newest one that never did, in the worst case to the released version. A repeated call gives the receipt of
+    the first one. NOT_FOUND: the person is not enrolled, nothing is kept of them and they were never erased.
+    UNAVAILABLE: the teacher could not be told; the device has erased its part and tries again by itself, and the call
+    may be repeated. RESOURCE_EXHAUSTED, DATA_LOSS: a disk that is full or damaged lets the device not finish its part,
+    which it goes on with at the next call or start.
     """
     TrainNow: _aio.UnaryUnaryMultiCallable[_device_pb2.TrainNowRequest, _device_pb2.TrainNowResponse]  # type: ignore[assignment]
     """Looks at the training condition now and starts a training if it holds; its rules are not bent. Returns before the
@@ -181,9 +189,13 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_pb2.ErasePersonRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_device_pb2.ErasePersonResponse, _abc.Awaitable[_device_pb2.ErasePersonResponse]]:
-        """Erases a person for good, here and at the teacher: references, samples, and the name in decisions. A student that
-        was trained on the samples is not undone by it. NOT_FOUND: the person is not enrolled and nothing is kept of them.
-        UNAVAILABLE: the teacher could not be told; the device has erased its part, and the call may be repeated.
+        """Erases a person for good, here and at the teacher: references, samples, and the name in decisions and labels. A
+        student that learnt from the person, or from one that did, recognises no more and is deleted: the device goes back
+        to the newest one that never did, in the worst case to the released version. A repeated call gives the receipt of
+        the first one. NOT_FOUND: the person is not enrolled, nothing is kept of them and they were never erased.
+        UNAVAILABLE: the teacher could not be told; the device has erased its part and tries again by itself, and the call
+        may be repeated. RESOURCE_EXHAUSTED, DATA_LOSS: a disk that is full or damaged lets the device not finish its part,
+        which it goes on with at the next call or start.
         """
 
     @_abc_1.abstractmethod
