@@ -78,6 +78,11 @@ class Generations:
         self._pointer = self._load()
 
     @property
+    def pointer(self) -> Pointer | None:
+        """Everything that is known of the packages, by name; `None` before anything was installed."""
+        return self._pointer
+
+    @property
     def current(self) -> Generation | None:
         """What recognises; `None` before anything was installed."""
         return None if self._pointer is None else self._pointer.current.package.named
@@ -116,17 +121,28 @@ class Generations:
             UsageError: it is older than the present version or was reverted here, and that is not allowed.
             StorageError: `storage-full`, `storage-failed`; the present student goes on.
         """
-        package = read_package(data, trusted=self._cloud_keys)
+        package = self.check(data, allow_older=allow_older, allow_reverted=allow_reverted)
         entry, pointer = _entry(package), self._pointer
-        if not entry.named.is_released:
-            raise _signature(f"{entry.named} is a local generation: only the device that made it may vouch for it")
         if pointer is None:
             self._commit(entry, data, Pointer(Standing(entry, entry)))
         elif entry == pointer.current.released:
             atomic_write(self._path(entry), data)
         else:
-            _check_installable(entry, pointer, allow_older=allow_older, allow_reverted=allow_reverted)
             self._commit(entry, data, pointer.advanced(entry, entry))
+        return package
+
+    def check(self, data: bytes, *, allow_older: bool = False, allow_reverted: bool = False) -> StudentPackage:
+        """The content of a package that may be installed; nothing is changed.
+
+        Raises:
+            PackageError, UsageError: As `install`.
+        """
+        package = read_package(data, trusted=self._cloud_keys)
+        entry, pointer = _entry(package), self._pointer
+        if not entry.named.is_released:
+            raise _signature(f"{entry.named} is a local generation: only the device that made it may vouch for it")
+        if pointer is not None and entry != pointer.current.released:
+            _check_installable(entry, pointer, allow_older=allow_older, allow_reverted=allow_reverted)
         return package
 
     def promote(self, data: bytes) -> StudentPackage:

@@ -54,14 +54,14 @@ def test_a_duplicate_is_known_across_restarts_and_swaps(lived: ToyLife):
     capture, person = device.store.sample_capture(sample.id), sample.label.person
 
     def nearest(device: Device) -> float:
-        return device._keeper.neighbours.nearest(person, device.model.features([capture]))
+        return device.reception.keeper.neighbours.nearest(person, device.model.features([capture]))
 
     assert nearest(device) == pytest.approx(1.0, abs=1e-4)
     assert nearest(lived.restart()) == pytest.approx(1.0, abs=1e-4)
     swapped(lived)
     assert nearest(lived.device) == pytest.approx(1.0, abs=1e-4)
     probe = lived.device.model.features([finger(0, 60)])
-    assert lived.device._keeper.neighbours.nearest("nobody", probe) == NO_NEIGHBOUR
+    assert lived.device.reception.keeper.neighbours.nearest("nobody", probe) == NO_NEIGHBOUR
 
 
 def test_a_damaged_sample_costs_only_itself(lived: ToyLife):

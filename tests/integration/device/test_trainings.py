@@ -10,13 +10,13 @@ from lived_device import WORN, begun, code_of, having, reasons, states, swapped,
 from safetensors.numpy import load, save
 from toy_device import SETTINGS, STORE_KEY, ToyLife, toy_release
 
-from device_sim.device import MAX_RESUMPTIONS
 from device_sim.events import EventKind
 from device_sim.gate import GateRules, Verdict
 from device_sim.job import RESULT, open_result, seal_result
 from device_sim.records import State
 from device_sim.training import Training
 from device_sim.training_sets import NOTES
+from device_sim.trainings import MAX_RESUMPTIONS
 from device_sim.watch import WatchRules
 from tutelage.errors import CATALOGUE, Code, InputError, TrainingError
 
