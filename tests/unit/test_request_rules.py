@@ -10,6 +10,7 @@ from labelling_service import png
 
 from teacher_inference import request_rules as rules
 from tutelage.errors import CaptureError, Code, RequestError
+from tutelage.sent_captures import MAX_CAPTURE_BYTES
 
 
 def header_with(*, width: int = 32, height: int = 32, depth: int = 8, colour: int = 0) -> bytes:
@@ -62,7 +63,7 @@ def test_keys_and_ids(check):
         (header_with(height=0), Code.IMAGE_TOO_SMALL),
         (header_with(width=257), Code.IMAGE_TOO_LARGE),
         (header_with(height=2**32 - 1), Code.IMAGE_TOO_LARGE),
-        (header_with() + bytes(rules.MAX_CAPTURE_BYTES), Code.IMAGE_TOO_LARGE),
+        (header_with() + bytes(MAX_CAPTURE_BYTES), Code.IMAGE_TOO_LARGE),
     ],
 )
 def test_a_file_that_begins_like_no_capture_is_refused_by_its_place(capture, code):

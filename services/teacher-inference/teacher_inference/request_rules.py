@@ -1,4 +1,4 @@
-"""The rules that requests keep: names, counts, and what a capture is; each violation names its field and place.
+"""The rules that requests keep: names, counts, and captures; each violation names its field and place.
 
 What can be seen in a file's header is checked before anything else happens. Whether the rest of the file is intact
 shows where it is decoded, which is once: by the backend. What a backend reports as not usable is decoded here too, and
@@ -8,12 +8,11 @@ a file that turns out to be no capture is the caller's mistake, not the teacher'
 from __future__ import annotations
 
 import re
-import struct
-import unicodedata
 from collections.abc import Iterable, Sequence
 
-from tutelage.captures import MAX_SIDE, MIN_SIDE, decode_png
-from tutelage.errors import CaptureError, Code, RequestError
+from tutelage.captures import decode_png
+from tutelage.errors import CaptureError, RequestError
+from tutelage.sent_captures import check_captures, check_person
 
 __all__ = [
     "ENROL_CAPTURES",
@@ -30,9 +29,6 @@ __all__ = [
     "places",
 ]
 
-MAX_CAPTURE_BYTES = 262_144
-"""256 x 256 pixels of three channels that no PNG can shrink are 197 KB."""
-
 ENROL_CAPTURES = 16
 """Reference captures of one person, and captures of one attempt, at most."""
 
@@ -45,16 +41,9 @@ SUBMIT_ATTEMPTS = 1024
 EXTRACT_CAPTURES = 256
 """Captures of one ExtractFeatures."""
 
-MAX_PERSON_CHARACTERS = 128
-
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BATCH = re.compile(r"[A-Za-z0-9-]{1,64}")
-
-# Signature, then the chunk IHDR: length, type, width, height, bits a sample, colour type (PNG, third edition, 11.2.1).
-_HEADER = struct.Struct(">8s4s4sIIBB")
-_PNG, _IHDR_LENGTH, _IHDR = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x0d", b"IHDR"
-_GREY, _RGB = 0, 2
 
 
 def check_site(site: str) -> str:
@@ -68,17 +57,6 @@ def check_site(site: str) -> str:
             "site must be 1 to 64 letters, digits, dots, dashes and underscores, the first one a letter or digit"
         )
     return site
-
-
-def check_person(person: str) -> str:
-    """`person` itself, if it can name one.
-
-    Raises:
-        RequestError: It cannot.
-    """
-    if not 1 <= len(person) <= MAX_PERSON_CHARACTERS or any(unicodedata.category(c) == "Cc" for c in person):
-        raise RequestError(f"person must be 1 to {MAX_PERSON_CHARACTERS} characters, none of them a control character")
-    return person
 
 
 def check_idempotency_key(key: str) -> str:
@@ -101,20 +79,6 @@ def check_batch_id(batch_id: str) -> str:
     if not _BATCH.fullmatch(batch_id):
         raise RequestError("batch_id must be 1 to 64 letters, digits and dashes: use the one that was answered")
     return batch_id
-
-
-def check_captures(captures: Sequence[bytes], most: int, field: str = "captures") -> Sequence[bytes]:
-    """`captures` themselves, if there are 1 to `most` and each begins like a capture.
-
-    Raises:
-        RequestError: There are none or too many.
-        CaptureError: One has too many bytes, is no grey or RGB PNG of 8 bits, or has too few or too many pixels a side.
-    """
-    if not 1 <= len(captures) <= most:
-        raise RequestError(f"{field} must be 1 to {most} PNG files: {len(captures)} were sent")
-    for place, capture in enumerate(captures):
-        _check_header(capture, field, place)
-    return captures
 
 
 def check_attempts(attempts: Sequence[Sequence[bytes]], most: int) -> Sequence[Sequence[bytes]]:
@@ -149,25 +113,3 @@ def check_decodable(captures: Iterable[bytes], names: Iterable[str]) -> None:
             decode_png(capture)
         except CaptureError as error:
             raise CaptureError(error.code, f"{name}: {error.message}") from error
-
-
-def _check_header(capture: bytes, field: str, place: int) -> None:
-    if len(capture) > MAX_CAPTURE_BYTES:
-        raise CaptureError(
-            Code.IMAGE_TOO_LARGE,
-            f"{field}[{place}]: {len(capture)} bytes, at most {MAX_CAPTURE_BYTES} are accepted: shrink it",
-        )
-    if len(capture) < _HEADER.size:
-        raise CaptureError(Code.IMAGE_UNREADABLE, f"{field}[{place}]: this is no PNG file: encode it as one")
-    png, length, chunk, width, height, depth, colour = _HEADER.unpack_from(capture)
-    if (png, length, chunk) != (_PNG, _IHDR_LENGTH, _IHDR):
-        raise CaptureError(Code.IMAGE_UNREADABLE, f"{field}[{place}]: this is no PNG file: encode it as one")
-    if depth != 8 or colour not in (_GREY, _RGB):
-        raise CaptureError(
-            Code.IMAGE_UNREADABLE, f"{field}[{place}]: the PNG is neither grey nor RGB with 8 bits a channel"
-        )
-    if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
-        code = Code.IMAGE_TOO_SMALL if min(width, height) < MIN_SIDE else Code.IMAGE_TOO_LARGE
-        raise CaptureError(
-            code, f"{field}[{place}]: {width}x{height} pixels, a capture has {MIN_SIDE} to {MAX_SIDE} a side"
-        )
