@@ -35,6 +35,7 @@ class EventKind(StrEnum):
     RELEASE_INSTALLED = "release-installed"
     PERSON_ERASED = "person-erased"
     KEY_ROTATED = "key-rotated"
+    RELEASE_REFUSED = "release-refused"
 
 
 @dataclass(frozen=True)

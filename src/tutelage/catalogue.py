@@ -24,9 +24,11 @@ class Code(StrEnum):
     MANIFEST_INVALID = "manifest-invalid"
     DATA_INSUFFICIENT = "data-insufficient"
     PERSON_UNKNOWN = "person-unknown"
+    SAMPLE_UNKNOWN = "sample-unknown"
     PACKAGE_CORRUPT = "package-corrupt"
     PACKAGE_INCOMPLETE = "package-incomplete"
     PACKAGE_SIGNATURE = "package-signature"
+    STUDENT_MISSING = "student-missing"
     SPACE_MISMATCH = "space-mismatch"
     STORAGE_FULL = "storage-full"
     STORAGE_FAILED = "storage-failed"
@@ -130,6 +132,9 @@ CATALOGUE = MappingProxyType(
             21, "There are too few persons or images for what was asked.", Status.FAILED_PRECONDITION
         ),
         Code.PERSON_UNKNOWN: Entry(22, "A person was named who is not enrolled.", Status.NOT_FOUND),
+        Code.SAMPLE_UNKNOWN: Entry(
+            23, "A sample was named that a device does not have, or no longer.", Status.NOT_FOUND
+        ),
         Code.PACKAGE_CORRUPT: Entry(
             30,
             "A student package's bytes do not match its manifest.",
@@ -147,6 +152,12 @@ CATALOGUE = MappingProxyType(
             "A student package is not signed by a trusted key.",
             Status.INVALID_ARGUMENT,
             "the package is not signed by a key that is trusted here: sign it with the release key",
+        ),
+        Code.STUDENT_MISSING: Entry(
+            33,
+            "A device has no other student to go back to.",
+            Status.FAILED_PRECONDITION,
+            "this device has no other student to go back to: release another version",
         ),
         Code.SPACE_MISMATCH: Entry(
             40, "Features of two embedding spaces were about to be compared.", Status.FAILED_PRECONDITION

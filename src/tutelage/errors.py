@@ -101,7 +101,7 @@ class UsageError(TutelageError):
 
 
 class InputError(TutelageError):
-    """Something handed in cannot be used; codes `image-*`, `manifest-invalid`, `data-insufficient`."""
+    """Something handed in cannot be used; codes `image-*`, `manifest-invalid`, `data-*`, `person-*`, `sample-*`."""
 
 
 class CaptureError(InputError):
@@ -121,7 +121,7 @@ class PersonError(InputError):
 
 
 class PackageError(TutelageError):
-    """A student package that must not be trusted; codes `package-*`."""
+    """A student package that must not be trusted, or a missing one; codes `package-*`, `student-missing`."""
 
 
 class SpaceMismatchError(TutelageError):
@@ -187,7 +187,9 @@ _KINDS: dict[str, type[TutelageError]] = {
     "usage": UsageError,
     "image": CaptureError,
     "person": PersonError,
+    "sample": InputError,
     "package": PackageError,
+    "student": PackageError,
     "space": SpaceMismatchError,
     "storage": StorageError,
     "store": StorageError,

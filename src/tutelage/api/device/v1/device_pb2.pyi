@@ -262,6 +262,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A person was erased on the device; the teacher may still have to be told."""
     EVENT_KIND_KEY_ROTATED: _EventKind.ValueType  # 20
     """Everything sealed in the store was sealed again with another key."""
+    EVENT_KIND_RELEASE_REFUSED: _EventKind.ValueType  # 21
+    """A version that the cloud wanted was not installed: it is older, not signed by a trusted key, or was reverted here."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """What can happen on a device."""
@@ -308,6 +310,8 @@ EVENT_KIND_PERSON_ERASED: EventKind.ValueType  # 19
 """A person was erased on the device; the teacher may still have to be told."""
 EVENT_KIND_KEY_ROTATED: EventKind.ValueType  # 20
 """Everything sealed in the store was sealed again with another key."""
+EVENT_KIND_RELEASE_REFUSED: EventKind.ValueType  # 21
+"""A version that the cloud wanted was not installed: it is older, not signed by a trusted key, or was reverted here."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final

@@ -94,7 +94,8 @@ class DeviceServiceServicer(object):
     def Enrol(self, request, context):
         """Makes a person known here and to the teacher; who is known gets further references.
         INVALID_ARGUMENT: a capture cannot be read. FAILED_PRECONDITION: the teacher cannot use any of the captures.
-        RESOURCE_EXHAUSTED: the store is full. Nobody was enrolled in any of these cases.
+        RESOURCE_EXHAUSTED: the store is full. Nobody was enrolled in any of these cases. A teacher that cannot be reached is
+        told later, by itself: the person is enrolled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,8 @@ class DeviceServiceStub:
     Enrol: _grpc.UnaryUnaryMultiCallable[_device_pb2.EnrolRequest, _device_pb2.EnrolResponse]
     """Makes a person known here and to the teacher; who is known gets further references.
     INVALID_ARGUMENT: a capture cannot be read. FAILED_PRECONDITION: the teacher cannot use any of the captures.
-    RESOURCE_EXHAUSTED: the store is full. Nobody was enrolled in any of these cases.
+    RESOURCE_EXHAUSTED: the store is full. Nobody was enrolled in any of these cases. A teacher that cannot be reached is
+    told later, by itself: the person is enrolled.
     """
     Recognize: _grpc.UnaryUnaryMultiCallable[_device_pb2.RecognizeRequest, _device_pb2.RecognizeResponse]
     """Says who is on a capture (1:N), then decides whether to keep it. The answer is given whatever the disk does.
@@ -89,7 +90,8 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     Enrol: _aio.UnaryUnaryMultiCallable[_device_pb2.EnrolRequest, _device_pb2.EnrolResponse]  # type: ignore[assignment]
     """Makes a person known here and to the teacher; who is known gets further references.
     INVALID_ARGUMENT: a capture cannot be read. FAILED_PRECONDITION: the teacher cannot use any of the captures.
-    RESOURCE_EXHAUSTED: the store is full. Nobody was enrolled in any of these cases.
+    RESOURCE_EXHAUSTED: the store is full. Nobody was enrolled in any of these cases. A teacher that cannot be reached is
+    told later, by itself: the person is enrolled.
     """
     Recognize: _aio.UnaryUnaryMultiCallable[_device_pb2.RecognizeRequest, _device_pb2.RecognizeResponse]  # type: ignore[assignment]
     """Says who is on a capture (1:N), then decides whether to keep it. The answer is given whatever the disk does.
@@ -136,7 +138,8 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_device_pb2.EnrolResponse, _abc.Awaitable[_device_pb2.EnrolResponse]]:
         """Makes a person known here and to the teacher; who is known gets further references.
         INVALID_ARGUMENT: a capture cannot be read. FAILED_PRECONDITION: the teacher cannot use any of the captures.
-        RESOURCE_EXHAUSTED: the store is full. Nobody was enrolled in any of these cases.
+        RESOURCE_EXHAUSTED: the store is full. Nobody was enrolled in any of these cases. A teacher that cannot be reached is
+        told later, by itself: the person is enrolled.
         """
 
     @_abc_1.abstractmethod
