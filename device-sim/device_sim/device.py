@@ -43,6 +43,7 @@ from device_sim.watch import WatchVerdict
 from tutelage.captures import Pixels, check_capture
 from tutelage.errors import StorageError, TutelageError
 from tutelage.labelling import LabelAnswer, Labeller
+from tutelage.package import StudentPackage
 
 POLL_S = 0.05
 """How often a training that is waited for is looked at."""
@@ -106,6 +107,11 @@ class Device:
     def activity(self) -> Activity:
         """How long nobody was recognised."""
         return self.reception.activity
+
+    @property
+    def package(self) -> StudentPackage:
+        """The package whose student answers."""
+        return self._succession.package
 
     @property
     def training(self) -> Training | None:
@@ -250,16 +256,17 @@ class Device:
 
     # Other students
 
-    def install(self, package: bytes) -> None:
+    def install(self, package: bytes, *, digest: str | None = None) -> None:
         """Let a released version recognise, with every person enrolled in its space; the former student stays behind.
 
         Raises:
-            PackageError: `package-*`, it is damaged, not signed by a cloud key, or no released version.
+            PackageError: `package-*`, it is damaged, not signed by a cloud key, no released version, or not the one
+                of this `digest`.
             UsageError: it is older than the present version, or was reverted here.
             StorageError: the present student goes on.
         """
         with self.work:
-            self._succession.install(package)
+            self._succession.install(package, digest)
 
     def revert(self, reason: str, numbers: Mapping[str, float] | None = None) -> Booted:
         """Go back to the last good generation, or to the released version; `numbers` are what the `reason` rests on.

@@ -143,16 +143,19 @@ class Succession:
         self._tell(EventKind.GENERATION_SWAPPED, "the gate let it pass", {}, descent.generation)
         return verdict
 
-    def install(self, data: bytes) -> None:
+    def install(self, data: bytes, digest: str | None = None) -> None:
         """Let a released version recognise; every person is enrolled in its space, and the former student stays behind.
 
         Raises:
-            PackageError: `package-*`, it is damaged, not signed by a cloud key, or no released version.
+            PackageError: `package-*`, it is damaged, not signed by a cloud key, no released version, or not the one
+                of this `digest`.
             UsageError: it is older than the present version, or was reverted here.
             StorageError: the present student goes on.
         """
         before = self.generations.released
         package = self.generations.check(data)
+        if digest not in (None, package.digest):
+            raise PackageError(Code.PACKAGE_CORRUPT, "this is another package than the one that was named: publish it")
         model = self._model_of(package)
         neighbours = self._neighbours_in(model)
         self.generations.install(data)

@@ -1,8 +1,8 @@
 """JSON values as frozen dataclasses, and back: the annotations of the fields are the schema.
 
-Known are dataclasses, `tuple[X, ...]`, `Mapping[str, X]`, `Literal`, `X | None`, `str`, `int`, `float`, `Any`, and
-`Annotated[X, Bounds(low, high)]` for numbers with a range. Fields that are missing or unknown, other types and numbers
-that are not finite are refused with the place where they were met.
+Known are dataclasses, `tuple[X, ...]`, `Mapping[str, X]`, `Literal`, `X | None`, `str`, `bool`, `int`, `float`, `Any`,
+and `Annotated[X, Bounds(low, high)]` for numbers with a range. Fields that are missing or unknown, other types and
+numbers that are not finite are refused with the place where they were met.
 """
 
 from __future__ import annotations
@@ -116,6 +116,12 @@ def _text(_: Any, value: Any, where: str) -> str:
     return value
 
 
+def _flag(_: Any, value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise _refusal(where, "true or false", value)
+    return value
+
+
 def _whole(_: Any, value: Any, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _refusal(where, "a whole number", value)
@@ -142,6 +148,7 @@ _READERS: Mapping[Any, Callable[[Any, Any, str], Any]] = MappingProxyType(
         tuple: _tuple,
         Any: _any,
         str: _text,
+        bool: _flag,
         int: _whole,
         float: _number,
     }

@@ -25,7 +25,7 @@ from tutelage.waiting_channel import WaitingChannel
 
 __all__ = ["RegistryClient"]
 
-CHUNK_BYTES = 256 << 10
+CHUNK_BYTES = 1 << 20
 """Of one message."""
 
 TRIES = 5
@@ -96,6 +96,21 @@ class RegistryClient:
         request = pb.SetChannelRequest(channel=channel, digest=digest, expected_digest=expected, reason=reason)
         found: pb.Channel = self._ask(self._stub.SetChannel, request).channel
         return found
+
+    def wanted_of(self, channel: str) -> pb.WantedVersion:
+        """The version that `channel` points to, for a device that has none to check in with.
+
+        Raises:
+            ObjectError: `object-missing`, the channel was never set.
+        """
+        version = self._ask(self._stub.GetChannel, pb.GetChannelRequest(channel=channel)).channel.version
+        return pb.WantedVersion(
+            digest=version.digest,
+            name=version.name,
+            version=version.version,
+            file_digest=version.file_digest,
+            size_bytes=version.size_bytes,
+        )
 
     def check_in(self, device_id: str, channel: str, state: pb.DeviceState) -> pb.CheckInResponse:
         """What the device should run, and when to ask again."""

@@ -1,0 +1,127 @@
+"""The folder of a device, and the keys and the student that it starts from.
+
+store.sqlite            the store, see `device_sim.schema`
+students/               packages, see `device_sim.generations`
+jobs/                   a training under way, see `device_sim.training`
+store.key, device.key   the keys that no setting names, made at the first start
+untold                  there while persons are enrolled whom the teacher was not told of, see `patient_labeller`
+event-counts.json       how many events of each kind ever happened, see `event_counts`
+lock                    held by the process that uses the folder
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from device_sim.device_settings import DeviceKeys
+from device_sim.generations import Generations
+from device_sim.node_settings import NodeSettings
+from tutelage.errors import SettingsError, TutelageError
+from tutelage.files import make_folder, read_bytes, storage_error
+from tutelage.package import MAX_PACKAGE_BYTES
+from tutelage.registry_client import RegistryClient
+from tutelage.sealing import key_in, make_key, read_key
+from tutelage.settings import PREFIX
+from tutelage.signing import make_signer, read_public_key, read_signer
+
+__all__ = ["JOBS", "STORE", "locked", "open_generations", "read_keys"]
+
+STORE, STUDENTS, JOBS = "store.sqlite", "students", "jobs"
+_ASSETS = resources.files("tutelage") / "assets"
+_PREFIX = f"{PREFIX}DEVICE_"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder, made if it is missing, for this process alone.
+
+    Raises:
+        SettingsError: Another process uses it.
+        StorageError: It cannot be made.
+    """
+    make_folder(folder)
+    path = folder / "lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise storage_error(error, path, "opened") from error
+    with os.fdopen(descriptor) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SettingsError(
+                f"{_PREFIX}FOLDER is {str(folder)!r}: another process uses it, end that or name another folder"
+            ) from error
+        yield
+
+
+def read_keys(settings: NodeSettings) -> DeviceKeys:
+    """The device's secrets, from where the settings say; those of the folder are made where they are missing.
+
+    Raises:
+        SettingsError: One that is named is no key.
+        StorageError: One in the folder cannot be made or read.
+    """
+    own_key, own_signer = settings.folder / "store.key", settings.folder / "device.key"
+    try:
+        if settings.store_key is not None:
+            store = key_in(settings.store_key.value, f"{_PREFIX}STORE_KEY_FILE")
+        else:
+            store = read_key(own_key) if own_key.exists() else make_key(own_key)
+        if settings.fleet_key is not None:
+            fleet = key_in(settings.fleet_key.value, f"{_PREFIX}FLEET_KEY_FILE")
+        else:
+            with resources.as_file(_ASSETS) as assets:
+                fleet = read_key(assets / "impostors.key")
+        if settings.signer_file is not None:
+            signer = read_signer(settings.signer_file)
+        else:
+            signer = read_signer(own_signer) if own_signer.exists() else make_signer(own_signer)
+    except TutelageError as error:
+        raise SettingsError(f"a key of the device cannot be used: {error.message}") from error
+    return DeviceKeys(store, fleet, signer)
+
+
+def open_generations(settings: NodeSettings, keys: DeviceKeys, registry: RegistryClient | None) -> Generations:
+    """The device's students; one without any starts from the student that the settings lead to.
+
+    Raises:
+        SettingsError: A file that the settings name cannot be used, or the registry's channel was never set.
+        PackageError: The first student cannot be trusted.
+        StorageError: The folder cannot be used.
+        TutelageError: As the registry's calls.
+    """
+    generations = Generations(
+        settings.folder / STUDENTS, cloud_keys=_trusted(settings), device_key=keys.signer.public_key()
+    )
+    if generations.pointer is None:
+        generations.install(_first_student(settings, registry))
+    return generations
+
+
+def _trusted(settings: NodeSettings) -> list[Ed25519PublicKey]:
+    try:
+        if settings.trusted_files:
+            return [read_public_key(path) for path in settings.trusted_files]
+        with resources.as_file(_ASSETS) as assets:
+            return [read_public_key(assets / "release.pub")]
+    except TutelageError as error:
+        raise SettingsError(f"{_PREFIX}TRUSTED_FILES: {error.message}") from error
+
+
+def _first_student(settings: NodeSettings, registry: RegistryClient | None) -> bytes:
+    if settings.student_file is not None:
+        try:
+            return read_bytes(settings.student_file, at_most=MAX_PACKAGE_BYTES + 1)
+        except TutelageError as error:
+            raise SettingsError(f"{_PREFIX}STUDENT_FILE: {error.message}") from error
+    if registry is not None:
+        return registry.download(registry.wanted_of(settings.registry.channel))
+    return (_ASSETS / "student-fingerprint-tiny.tutelage").read_bytes()
