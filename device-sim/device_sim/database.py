@@ -39,7 +39,7 @@ _OTHERWISE = (Code.STORAGE_FAILED, "the store could not be read or written: chec
 class Database:
     """A connection with transactions; safe for several threads, which take turns."""
 
-    def __init__(self, connection: sqlite3.Connection, name: str, max_bytes: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, name: str, max_bytes: int, *, alone: bool = False) -> None:
         """Own an open `connection`; `name` is how messages call it."""
         self._connection = connection
         self._name = name
@@ -49,15 +49,17 @@ class Database:
         self._max_used_bytes = max_bytes - 2 * log_pages * PAGE_BYTES
         try:
             with _mapped(name):
-                self._configure(log_pages)
+                self._configure(log_pages, alone)
                 self._check()
         except StorageError:
             connection.close()
             raise
 
     @classmethod
-    def open(cls, path: Path, max_bytes: int) -> Database:
+    def open(cls, path: Path, max_bytes: int, *, alone: bool = False) -> Database:
         """The database at `path`, made if absent and then readable by its owner alone; its pages are checked.
+
+        Opened `alone`, no other process has it open until it is closed, nor can open it.
 
         Raises:
             StorageError: `storage-full`, `storage-failed`, `store-corrupt`.
@@ -67,7 +69,7 @@ class Database:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE))
         except OSError as error:
             raise storage_error(error, path, "opened") from error
-        return cls(_connect(str(path)), str(path), max_bytes)
+        return cls(_connect(str(path)), str(path), max_bytes, alone=alone)
 
     @classmethod
     def in_memory(cls, max_bytes: int) -> Database:
@@ -110,13 +112,28 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
+    def scrub(self) -> None:
+        """Leave nothing of deleted rows in the file or its log: every page is written anew and the log is emptied.
+
+        Raises:
+            StorageError: `storage-full`, writing the pages anew takes as much room as they do; `storage-failed`,
+                another process reads the store.
+        """
+        with self._lock, _mapped(self._name):
+            # Deleting writes zeros over rows, yet what a row's neighbours left when a page was filled anew may remain.
+            self._connection.execute("VACUUM")
+            (busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StorageError(*_message(_CODES[sqlite3.SQLITE_BUSY], self._name))
+
     def close(self) -> None:
         """Fold the log into the file and let go; a second call does nothing."""
         with self._lock, _mapped(self._name):
             self._connection.close()
 
-    def _configure(self, log_pages: int) -> None:
+    def _configure(self, log_pages: int, alone: bool) -> None:
         for setting in (
+            f"locking_mode = {'EXCLUSIVE' if alone else 'NORMAL'}",
             f"page_size = {PAGE_BYTES}",
             "journal_mode = WAL",
             "synchronous = FULL",

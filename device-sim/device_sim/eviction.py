@@ -5,7 +5,7 @@ In this order, each from the oldest on, until there is room:
 1. captures of samples a training has used;
 2. captures nobody can learn from: quarantined ones, and those the teacher abstained from;
 3. history: decisions no kept capture belongs to, with the rows of their dropped samples, and events; the latest
-   `HISTORY_KEPT` of each stay;
+   `HISTORY_KEPT` of each stay; then receipts of erasures but for the latest `RECEIPTS_KEPT`;
 4. fresh first samples, the most easily recognised first: there will be more like them;
 5. captures held back for the gate, then second samples: the rarest and the most useful.
 
@@ -20,6 +20,9 @@ from dataclasses import dataclass
 
 HISTORY_KEPT = 1000
 """Latest decisions and events that always stay, so that what just happened can be explained: less than 1 MiB."""
+
+RECEIPTS_KEPT = 100
+"""Latest finished erasures whose receipt can be asked for again."""
 
 _CAPTURES_AT_ONCE = 4
 _ROWS_AT_ONCE = 200
@@ -66,7 +69,8 @@ def _drop_captures(connection: sqlite3.Connection, which: str) -> int:
 
 def _drop_rows(connection: sqlite3.Connection, sql: str) -> int:
     """Delete the next few rows of history; returns how many."""
-    return connection.execute(sql, {"kept": HISTORY_KEPT, "at_once": _ROWS_AT_ONCE}).rowcount
+    limits = {"kept": HISTORY_KEPT, "receipts": RECEIPTS_KEPT, "at_once": _ROWS_AT_ONCE}
+    return connection.execute(sql, limits).rowcount
 
 
 _OLD_DECISIONS = """
@@ -81,11 +85,16 @@ _OLD_EVENTS = """
 DELETE FROM events WHERE id IN (
     SELECT id FROM events WHERE id <= (SELECT max(id) FROM events) - :kept ORDER BY id LIMIT :at_once)
 """
+_OLD_RECEIPTS = """
+DELETE FROM erasures WHERE id IN (
+    SELECT id FROM erasures WHERE stage = 'done' ORDER BY id DESC LIMIT :at_once OFFSET :receipts)
+"""
 _ORDER: tuple[tuple[_Step, str], ...] = (
     (_drop_captures, "state = 'used' ORDER BY id"),
     (_drop_captures, "state = 'quarantined' OR (state = 'fresh' AND source = 'abstained') ORDER BY id"),
     (_drop_rows, _OLD_DECISIONS),
     (_drop_rows, _OLD_EVENTS),
+    (_drop_rows, _OLD_RECEIPTS),
     (_drop_captures, "state = 'fresh' AND kind = 'first' ORDER BY score DESC, id"),
     (_drop_captures, "state = 'held-back' ORDER BY id"),
     (_drop_captures, "state = 'fresh' ORDER BY id"),

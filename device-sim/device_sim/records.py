@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -71,23 +71,23 @@ class DecisionRecord:
     outcome: Outcome
     """The verdict of the sample rules."""
 
-    def as_row(self) -> tuple[Any, ...]:
-        """Values for the columns of `decisions`, in their order."""
+    def as_row(self, person: str | None) -> tuple[Any, ...]:
+        """Values for the columns of `decisions`, in their order; `person` is the pseudonym of the nearest person."""
         seen, outcome = self.observation, self.outcome
-        head = (int(seen.id), float(seen.time_s), seen.attempt, seen.person, real(self.cosine), real(self.margin))
+        head = (int(seen.id), float(seen.time_s), seen.attempt, person, real(self.cosine), real(self.margin))
         answer = (real(seen.score), int(seen.extrapolated), seen.decision.value, self.space, self.generation)
         verdict = (outcome.kind.value, outcome.rule.value, outcome.reason)
         return (*head, *answer, *verdict, as_json(outcome.numbers), json.dumps([int(i) for i in outcome.captures]))
 
     @staticmethod
-    def from_row(row: sqlite3.Row) -> DecisionRecord:
-        """The record of a row of `decisions`."""
+    def from_row(row: sqlite3.Row, named: Callable[[str], str]) -> DecisionRecord:
+        """The record of a row of `decisions`; `named` gives the name behind a pseudonym."""
         numbers = json.loads(row["numbers"])
         observation = Observation(
             id=row["id"],
             time_s=row["time_s"],
             attempt=row["attempt"],
-            person=row["person"],
+            person=None if row["person"] is None else named(row["person"]),
             score=_number(row["score"]),
             extrapolated=bool(row["extrapolated"]),
             decision=Decision(row["decision"]),
@@ -143,8 +143,8 @@ class Sample:
     """Why it is in this state, where that needs a reason."""
 
     @staticmethod
-    def from_row(row: sqlite3.Row) -> Sample:
-        """The record of a row of `samples`."""
+    def from_row(row: sqlite3.Row, named: Callable[[str], str]) -> Sample:
+        """The record of a row of `samples`; `named` gives the name behind a pseudonym."""
         return Sample(
             id=row["id"],
             decision_id=row["decision_id"],
@@ -152,7 +152,7 @@ class Sample:
             time_s=row["time_s"],
             kind=Kind(row["kind"]),
             score=_number(row["score"]),
-            label=_label(row),
+            label=_label(row, named),
             state=State(row["state"]),
             training_set=row["training_set"],
             note=row["note"],
@@ -175,11 +175,14 @@ def real(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _label(row: sqlite3.Row) -> Label | None:
+def _label(row: sqlite3.Row, named: Callable[[str], str]) -> Label | None:
     if row["source"] is None:
         return None
-    confidence, margin = _number(row["confidence"]), _number(row["margin"])
-    return Label(row["label"], LabelSource(row["source"]), confidence, margin, json.loads(row["answer"]))
+    confidence, margin, answer = _number(row["confidence"]), _number(row["margin"]), json.loads(row["answer"])
+    if "soft" in answer:
+        answer["soft"] = {named(person): share for person, share in answer["soft"].items()}
+    person = None if row["label"] is None else named(row["label"])
+    return Label(person, LabelSource(row["source"]), confidence, margin, answer)
 
 
 def _number(column: float | None) -> float:

@@ -46,36 +46,44 @@ def add_event(
 
 
 def add_reference(connection: sqlite3.Connection, vault: Vault, person: str, enrolled_s: float, image: bytes) -> int:
-    """One more row of `reference_captures`, `image` being a PNG; returns its id."""
+    """One more row of `reference_captures`, `person` being a pseudonym and `image` a PNG; returns its id."""
     row_id, sealed = vault.put(connection, "reference_captures", image)
     connection.execute("INSERT INTO reference_captures VALUES (?, ?, ?, ?)", (row_id, person, enrolled_s, sealed))
     return row_id
 
 
-def add_decision(connection: sqlite3.Connection, decision: DecisionRecord) -> None:
-    """One more row of `decisions`."""
-    row = decision.as_row()
+def add_decision(connection: sqlite3.Connection, decision: DecisionRecord, person: str | None) -> None:
+    """One more row of `decisions`; `person` is the pseudonym of the nearest one."""
+    row = decision.as_row(person)
     connection.execute(f"INSERT INTO decisions VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 - marks alone
 
 
 def add_sample(
-    connection: sqlite3.Connection, vault: Vault, decision: DecisionRecord, capture_of: int, image: bytes
+    connection: sqlite3.Connection,
+    vault: Vault,
+    decision: DecisionRecord,
+    capture_of: int,
+    image: bytes,
+    *,
+    person: str | None,
 ) -> int:
     """Keep the capture of decision `capture_of`, a PNG, because `decision`, the same or a later one, says so.
+
+    `person` is the pseudonym of the one nearest in `decision`.
 
     Raises:
         UsageError: decision `capture_of` was not recorded.
     """
     row_id, sealed = vault.put(connection, "samples", image)
     values = {"id": row_id, "of": capture_of, "end": decision.observation.id, "capture": sealed}
-    values |= {"kind": decision.outcome.kind.value, **_label_at_once(decision)}
+    values |= {"kind": decision.outcome.kind.value, **_label_at_once(decision, person)}
     if connection.execute(_SAMPLE, values).rowcount != 1:
         raise UsageError(f"decision {capture_of} is not in the store: record every capture of an attempt in order")
     return row_id
 
 
 def label_sample(connection: sqlite3.Connection, sample_id: int, answer: LabelAnswer) -> bool:
-    """Store the teacher's answer; false where there is no such second sample any more."""
+    """Store the teacher's answer, with pseudonyms for names; false where there is no such second sample any more."""
     source = LabelSource.ABSTAINED if answer.person is None else LabelSource.TEACHER
     text = json.dumps({"soft": dict(answer.soft), "reason": answer.reason, "space": answer.space})
     values = (answer.person, source.value, text, real(answer.confidence), real(answer.margin))
@@ -90,9 +98,9 @@ def mark_sample(
     return connection.execute(_MARK, values).rowcount == 1
 
 
-def _label_at_once(decision: DecisionRecord) -> dict[str, str | float | None]:
+def _label_at_once(decision: DecisionRecord, person: str | None) -> dict[str, str | float | None]:
     """A first sample's label is known when it is kept, a second one's is not."""
     if decision.outcome.kind is not Kind.FIRST:
         return {"label": None, "source": None, "confidence": None, "margin": None}
-    person, margin = decision.observation.person, real(decision.margin)
-    return {"label": person, "source": LabelSource.MATCHED.value, "confidence": 1.0, "margin": margin}
+    source, margin = LabelSource.MATCHED.value, real(decision.margin)
+    return {"label": person, "source": source, "confidence": 1.0, "margin": margin}

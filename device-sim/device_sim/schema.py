@@ -2,23 +2,30 @@
 
 One SQLite file. Its header says whose it is (`application_id`) and which layout it has (`user_version`).
 
-    meta                one row: the store's own random id, and a sealed check value that tells a wrong key
-    persons             one row a person
+    meta                one row: the store's own random id, a sealed check value that tells a wrong key, the sealed key
+                        of the names' digests, and whether deleted rows have still to be scrubbed from the file
+    names               the name behind each pseudonym, sealed, and its keyed digest; see `pseudonyms`
+    persons             one row a person who is enrolled
     reference_captures  a person's enrolment captures; a trigger refuses every change
     decisions           one row a recognised capture: what was seen, answered and ruled; no pixels
     samples             what was kept to learn from; `capture` is NULL once dropped, the row stays as evidence
     events              what happened, in order
+    lessons             whom a student learnt from; see `lessons`
+    erasures            erasures of persons: how far each is, what it removed, its receipt; see `forgetting`
 
-Columns named `capture` hold a PNG sealed with the device's key for the purpose `<store id>/<table>/<row id>/capture`,
-so that no capture can be moved to another row, table or device. Features are in no table: a feature is only valid in
-one space, so each start extracts them anew from the captures. Ids are never used twice, and order is by id, not by
-time, since the clock may jump. `numbers`, `captures` and `answer` are JSON; numbers may be NaN or Infinity, as Python
-writes them. Times are seconds since the epoch.
+Columns named `capture` hold a PNG, those named `name` a name, `name_key` a key: each sealed with the device's key for
+the purpose `<store id>/<table>/<row id>/<column>`, so that none can be moved to another row, table or device. Wherever
+else a person is meant (`person`, `label`, in `answer`), a pseudonym stands. Features are in no table: a feature is only
+valid in one space, so each start extracts them anew from the captures. Ids are never used twice, and order is by id,
+not by time, since the clock may jump. `numbers`, `captures`, `answer` and `removed` are JSON; numbers may be NaN or
+Infinity, as Python writes them. Times are seconds since the epoch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 
 from tutelage.errors import Code, StorageError
 
@@ -98,8 +105,40 @@ CREATE TABLE events (
 CREATE INDEX events_kind ON events (kind);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST_LAYOUT,)
-"""Script i makes layout i + 1 of layout i; scripts are only ever added."""
+_ERASABLE_PERSONS = """
+ALTER TABLE meta ADD COLUMN name_key BLOB;
+ALTER TABLE meta ADD COLUMN scrub_due INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE names (
+    pseudonym TEXT PRIMARY KEY,
+    digest TEXT NOT NULL UNIQUE,
+    name BLOB NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE lessons (
+    generation TEXT NOT NULL,
+    person TEXT NOT NULL,
+    training_set INTEGER NOT NULL,
+    PRIMARY KEY (generation, person)
+) WITHOUT ROWID;
+
+CREATE TABLE erasures (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    name BLOB,
+    removed TEXT NOT NULL,
+    receipt BLOB
+);
+CREATE INDEX erasures_digest ON erasures (digest);
+"""
+
+NAMED_IN_PLAIN = 1
+"""The layout in which persons were named in plain words."""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST_LAYOUT, _ERASABLE_PERSONS)
+"""Script i makes layout i + 1 of layout i; scripts are only ever added. What needs the key, to put pseudonyms in the
+place of names, follows the second one in the same transaction (`pseudonyms`)."""
 
 
 def migrate(connection: sqlite3.Connection) -> int:
@@ -121,6 +160,16 @@ def migrate(connection: sqlite3.Connection) -> int:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     return version
+
+
+@contextlib.contextmanager
+def changeable_references(connection: sqlite3.Connection) -> Iterator[None]:
+    """References may be written within, in the caller's transaction: sealed anew, never with another content."""
+    sql = "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = 'references_never_change'"
+    (trigger,) = connection.execute(sql).fetchone()
+    connection.execute("DROP TRIGGER references_never_change")
+    yield
+    connection.execute(trigger)
 
 
 def _check_ours(connection: sqlite3.Connection, version: int) -> None:

@@ -11,15 +11,22 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from device_sim import eviction, rows
 from device_sim.database import PAGE_BYTES, Database
 from device_sim.events import Event, EventKind
+from device_sim.forgetting import NOTE, Forgetting
+from device_sim.lessons import latest_set, write_lessons
+from device_sim.pointer import Generation
+from device_sim.pseudonyms import Pseudonyms, pseudonymise
 from device_sim.records import DecisionRecord, Reference, Sample, State, event_from_row
 from device_sim.sampling import MAX_BYTES, Kind
+from device_sim.schema import NAMED_IN_PLAIN, migrate
 from device_sim.vault import Vault
 from tutelage.captures import Pixels, encode_png
 from tutelage.errors import Code, StorageError, UsageError
@@ -41,10 +48,25 @@ class Store:
         """Take over an open `database`: bring its layout up to date and try the `key` on it."""
         self._database, self._clock = database, clock
         try:
-            self._vault = Vault(database, key)
+            self._vault = self._unlocked(key)
         except BaseException:
             database.close()
             raise
+        self._pseudonyms = Pseudonyms(self._vault)
+        self.forgetting = Forgetting(database, self._vault, self._pseudonyms, clock)
+        # On a full disk a device starts all the same, and scrubs another time.
+        with contextlib.suppress(StorageError):
+            self.scrub()
+
+    def _unlocked(self, key: bytes) -> Vault:
+        """The vault of the store in the present layout, to which it is brought all at once."""
+        with self._database.transaction() as connection:
+            layout = migrate(connection)
+            vault = Vault.unlock(connection, self._database, key)
+            if layout == NAMED_IN_PLAIN:
+                pseudonymise(connection, vault)
+                connection.execute("UPDATE meta SET scrub_due = 1")
+        return vault
 
     @classmethod
     def open(cls, path: Path, *, key: bytes, clock: Callable[[], float], max_bytes: int = MAX_BYTES) -> Store:
@@ -67,6 +89,17 @@ class Store:
             UsageError: `max_bytes` is below `MIN_BYTES`.
         """
         return cls(Database.in_memory(_bound(max_bytes)), key, clock)
+
+    def scrub(self) -> None:
+        """Leave nothing in the file or its log of what was deleted for good, if that was not done since.
+
+        Raises:
+            StorageError: `storage-full`, `storage-failed`; it is done at the next call or start.
+        """
+        if self._count("SELECT scrub_due FROM meta"):
+            self._database.scrub()
+            with self._database.transaction() as connection:
+                connection.execute("UPDATE meta SET scrub_due = 0")
 
     def close(self) -> None:
         """Let go of the file; a second call does nothing."""
@@ -98,19 +131,22 @@ class Store:
             raise UsageError("to enrol needs a person's name and at least one capture")
         images, now_s = [encode_png(capture) for capture in captures], self._clock()
         with self._writing(images) as connection:
-            connection.execute("INSERT OR IGNORE INTO persons VALUES (?, ?)", (person, now_s))
-            ids = tuple(rows.add_reference(connection, self._vault, person, now_s, image) for image in images)
+            pseudonym = self._pseudonyms.given(connection, person)
+            connection.execute("INSERT OR IGNORE INTO persons VALUES (?, ?)", (pseudonym, now_s))
+            ids = tuple(rows.add_reference(connection, self._vault, pseudonym, now_s, image) for image in images)
             self._tell(connection, EventKind.ENROLLED, "enrolled", {"references": len(ids), "first_reference": ids[0]})
         return ids
 
     def persons(self) -> tuple[str, ...]:
         """All enrolled persons, by name."""
-        return tuple(row["person"] for row in self._database.rows("SELECT person FROM persons ORDER BY person"))
+        named = self._pseudonyms.name
+        return tuple(sorted(named(row["person"]) for row in self._database.rows("SELECT person FROM persons")))
 
     def references(self) -> tuple[Reference, ...]:
         """All references of all persons, oldest first."""
         found = self._database.rows("SELECT id, person, enrolled_s FROM reference_captures ORDER BY id")
-        return tuple(Reference(row["id"], row["person"], row["enrolled_s"]) for row in found)
+        named = self._pseudonyms.name
+        return tuple(Reference(row["id"], named(row["person"]), row["enrolled_s"]) for row in found)
 
     def reference_capture(self, reference_id: int) -> Pixels:
         """The capture of a reference, as it was enrolled.
@@ -139,10 +175,14 @@ class Store:
             StorageError: `storage-full`, `storage-failed`, `store-corrupt`; nothing was kept then.
         """
         _check_captures(decision, captures)
-        images = {of: encode_png(captures[of]) for of in sorted(captures)}
+        images, name = {of: encode_png(captures[of]) for of in sorted(captures)}, decision.observation.person
         with self._writing(list(images.values())) as connection:
-            rows.add_decision(connection, decision)
-            ids = tuple(rows.add_sample(connection, self._vault, decision, of, images[of]) for of in images)
+            if name is not None and self._pseudonyms.is_erased(connection, name):
+                images = {}  # answered before, and too late to be kept
+            person = None if name is None else self._pseudonyms.lent(connection, name)
+            rows.add_decision(connection, decision, person)
+            add = partial(rows.add_sample, connection, self._vault, decision, person=person)
+            ids = tuple(add(of, image) for of, image in images.items())
             for sample_id in ids:
                 self._tell(connection, EventKind.SAMPLE_KEPT, decision.outcome.reason, {"sample": sample_id})
         return ids
@@ -153,17 +193,18 @@ class Store:
         Raises:
             UsageError: there is none of that id, or it is no longer kept.
         """
-        return DecisionRecord.from_row(self._row("decisions", decision_id))
+        return DecisionRecord.from_row(self._row("decisions", decision_id), self._pseudonyms.name)
 
     def decisions(self, *, after: int = 0) -> tuple[DecisionRecord, ...]:
         """Decisions with an id above `after`, oldest first."""
         found = self._database.rows("SELECT * FROM decisions WHERE id > ? ORDER BY id", after)
-        return tuple(DecisionRecord.from_row(row) for row in found)
+        return tuple(DecisionRecord.from_row(row, self._pseudonyms.name) for row in found)
 
     def kept_today(self, person: str, time_s: float) -> int:
         """First samples of `person` captured on the day (UTC) of `time_s`, whatever became of them."""
         sql = "SELECT count(*) FROM samples WHERE kind = 'first' AND label = ? AND time_s >= ? AND time_s < ?"
-        return self._count(sql, person, *_day(time_s))
+        pseudonym = self._pseudonyms.found(person)
+        return 0 if pseudonym is None else self._count(sql, pseudonym, *_day(time_s))
 
     def second_today(self, time_s: float) -> int:
         """Second samples captured on the day (UTC) of `time_s`, whatever became of them."""
@@ -176,13 +217,13 @@ class Store:
         Raises:
             UsageError: there is none of that id, or it is no longer kept.
         """
-        return Sample.from_row(self._row("samples", sample_id))
+        return Sample.from_row(self._row("samples", sample_id), self._pseudonyms.name)
 
     def samples(self, *states: State) -> tuple[Sample, ...]:
         """The samples in one of these states, oldest first."""
         marks = ", ".join("?" * len(states))
         sql = f"SELECT * FROM samples WHERE state IN ({marks}) ORDER BY id"  # noqa: S608 - marks alone
-        return tuple(Sample.from_row(row) for row in self._database.rows(sql, *states))
+        return tuple(Sample.from_row(row, self._pseudonyms.name) for row in self._database.rows(sql, *states))
 
     def sample_capture(self, sample_id: int) -> Pixels:
         """The capture of a sample, as it was captured.
@@ -196,18 +237,29 @@ class Store:
     def label(self, sample_ids: Sequence[int], answer: LabelAnswer) -> int:
         """Store the teacher's answer with the second samples of one attempt; returns with how many.
 
-        Samples that were dropped while the teacher was asked are left as they are.
+        Samples that were dropped while the teacher was asked are left as they are. Those of somebody who was erased
+        meanwhile are dropped.
 
         Raises:
             StorageError: `storage-full`, `storage-failed`, `store-corrupt`.
         """
         kind = EventKind.LABEL_ABSTAINED if answer.person is None else EventKind.LABEL_STORED
         with self._writing([b""] * len(sample_ids)) as connection:
-            stored = [i for i in sample_ids if rows.label_sample(connection, i, answer)]
+            kept = self._with_pseudonyms(connection, answer)
+            stored = [i for i in sample_ids if rows.label_sample(connection, i, kept)]
             for sample_id in stored:
                 numbers = {"sample": sample_id, "confidence": answer.confidence, "margin": answer.margin}
                 self._tell(connection, kind, answer.reason or "the teacher named a person", numbers)
+            if answer.person is not None and self._pseudonyms.is_erased(connection, answer.person):
+                for sample_id in stored:
+                    rows.mark_sample(connection, sample_id, State.DROPPED, NOTE, None)
         return len(stored)
+
+    def _with_pseudonyms(self, connection: sqlite3.Connection, answer: LabelAnswer) -> LabelAnswer:
+        """A teacher's answer with pseudonyms in the place of names."""
+        named = {n: self._pseudonyms.lent(connection, n) for n in {*answer.soft, answer.person} if n is not None}
+        soft = {named[name]: share for name, share in answer.soft.items()}
+        return replace(answer, person=None if answer.person is None else named[answer.person], soft=soft)
 
     def mark(self, sample_ids: Sequence[int], state: State, *, note: str, training_set: int | None = None) -> int:
         """Move samples to `state` and say why; returns how many. Dropping deletes the capture and cannot be undone.
@@ -222,6 +274,31 @@ class Store:
             for sample_id in moved if state in _TOLD else []:
                 self._tell(connection, _TOLD[state], note, {"sample": sample_id})
         return len(moved)
+
+    def add_lessons(
+        self,
+        generation: Generation,
+        training_set: int,
+        persons: Iterable[str],
+        *,
+        parent: Generation,
+        kept: Collection[Generation],
+    ) -> None:
+        """Keep whom `generation` will have learnt from before its training starts: `persons`, and as its `parent`.
+
+        Besides it, only what is known of the generations `kept` stays.
+
+        Raises:
+            StorageError: `storage-full`, `storage-failed`, `store-corrupt`.
+        """
+        with self._writing([]) as connection:
+            named = {self._pseudonyms.given(connection, person) for person in persons}
+            write_lessons(connection, generation, training_set, named, parent=parent, kept=kept)
+
+    def latest_set(self, generation: Generation) -> int:
+        """Number of the latest training set that `generation` learnt from; 0 for a released version."""
+        with self._database.transaction() as connection:
+            return latest_set(connection, generation)
 
     def add_event(self, kind: EventKind, reason: str, numbers: Mapping[str, float], generation: str) -> None:
         """Keep what happened, at the clock's time; `generation` is empty where no student is concerned.

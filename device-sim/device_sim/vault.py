@@ -1,49 +1,71 @@
-"""The sealed part of the store: captures go in as PNG under the device's key, and come out unchanged or not at all.
+"""The sealed part of the store: captures and names go in under the device's key, and come out unchanged or not at all.
 
-What is sealed is bound to its store, table and row, so a capture cannot be passed off as another person's by moving it.
-A check value sealed when the store is made tells a wrong key at the start rather than at the first capture.
+What is sealed is bound to its store, table, row and column, so a capture cannot be passed off as another person's by
+moving it. A check value sealed when the store is made tells a wrong key at the start rather than at the first capture.
+Names are found by digests with a key of their own, which lies sealed beside the check value: so digests stay the same
+when the device's key changes.
 """
 
 from __future__ import annotations
 
+import hmac
 import secrets
 import sqlite3
 
 from device_sim.database import Database
-from device_sim.schema import migrate
 from tutelage.captures import Pixels, decode_png
 from tutelage.errors import UsageError
-from tutelage.sealing import open_sealed, seal
+from tutelage.sealing import KEY_BYTES, open_sealed, seal
 
 _CHECK = b"a device's store"
 _LAST_ID = "SELECT seq FROM sqlite_sequence WHERE name = ?"
 
 
 class Vault:
-    """Seals and opens the captures of one store with one key."""
+    """Seals and opens what one store holds of persons, with one key."""
 
-    def __init__(self, database: Database, key: bytes) -> None:
-        """Bring the layout up to date and try the 32-byte `key`; a new store is locked with it for good.
+    def __init__(self, database: Database, key: bytes, *, store_id: str, name_key: bytes) -> None:
+        """Work on an open `database`; `unlock` makes one that has tried the key."""
+        self.database, self._key = database, key
+        self._store_id, self._name_key = store_id, name_key
+
+    @classmethod
+    def unlock(cls, connection: sqlite3.Connection, database: Database, key: bytes) -> Vault:
+        """The vault of a store of the present layout, in the caller's transaction; a new store is locked with `key`.
 
         Raises:
-            StorageError: `key-wrong`; `store-corrupt`; `storage-full`; `storage-failed`.
+            StorageError: `key-wrong`; `store-corrupt`.
         """
-        self._database, self._key = database, key
-        with database.transaction() as connection:
-            if migrate(connection) == 0:
-                self._lock_new(connection)
-            row = connection.execute("SELECT store_id, check_value FROM meta").fetchone()
-        self._store_id: str = row["store_id"]
-        open_sealed(row["check_value"], key, purpose=f"{self._store_id}/check")
+        if not connection.execute("SELECT count(*) FROM meta").fetchone()[0]:
+            store_id = secrets.token_hex(8)
+            check = seal(_CHECK, key, purpose=check_purpose(store_id))
+            connection.execute("INSERT INTO meta (only_row, store_id, check_value) VALUES (1, ?, ?)", (store_id, check))
+        row = connection.execute("SELECT store_id, check_value, name_key FROM meta").fetchone()
+        store_id, sealed = row["store_id"], row["name_key"]
+        open_sealed(row["check_value"], key, purpose=check_purpose(store_id))
+        purpose = purpose_of(store_id, "meta", 1, "name_key")
+        if sealed is None:
+            sealed = seal(secrets.token_bytes(KEY_BYTES), key, purpose=purpose)
+            connection.execute("UPDATE meta SET name_key = ?", (sealed,))
+        return cls(database, key, store_id=store_id, name_key=open_sealed(sealed, key, purpose=purpose))
+
+    @property
+    def store_id(self) -> str:
+        """The store's own random id."""
+        return self._store_id
+
+    def digest(self, name: str) -> str:
+        """64 hexadecimal digits that stand for a name; nobody without the store's secret can try names on them."""
+        return hmac.digest(self._name_key, name.encode(), "sha256").hex()
 
     def put(self, connection: sqlite3.Connection, table: str, image: bytes) -> tuple[int, bytes]:
         """Id of the next row of `table`, and the PNG `image` sealed for that row; in the caller's transaction."""
-        row_id = _following(connection.execute(_LAST_ID, (table,)).fetchall())
-        return row_id, seal(image, self._key, purpose=self._purpose(table, row_id))
+        row_id = following_id(connection, table)
+        return row_id, self.seal(table, row_id, "capture", image)
 
     def next_id(self, table: str) -> int:
         """Id that the next row of `table` will have; never that of an earlier row, deleted ones included."""
-        return _following(self._database.rows(_LAST_ID, table))
+        return _following(self.database.rows(_LAST_ID, table))
 
     def capture(self, table: str, row_id: int) -> Pixels:
         """The capture of a row.
@@ -53,18 +75,37 @@ class Vault:
             StorageError: `store-corrupt`, it is damaged.
         """
         sql = f"SELECT capture FROM {table} WHERE id = ? AND capture IS NOT NULL"  # noqa: S608 - a name of ours
-        rows = self._database.rows(sql, row_id)
+        rows = self.database.rows(sql, row_id)
         if not rows:
             raise UsageError(f"there is no capture {row_id} in {table}: it never was, or was dropped")
-        return decode_png(open_sealed(rows[0]["capture"], self._key, purpose=self._purpose(table, row_id)))
+        return decode_png(self.open(table, row_id, "capture", rows[0]["capture"]))
 
-    def _lock_new(self, connection: sqlite3.Connection) -> None:
-        store_id = secrets.token_hex(8)
-        check = seal(_CHECK, self._key, purpose=f"{store_id}/check")
-        connection.execute("INSERT INTO meta VALUES (1, ?, ?)", (store_id, check))
+    def seal(self, table: str, row_id: int | str, column: str, data: bytes) -> bytes:
+        """`data` sealed for one column of one row."""
+        return seal(data, self._key, purpose=purpose_of(self._store_id, table, row_id, column))
 
-    def _purpose(self, table: str, row_id: int) -> str:
-        return f"{self._store_id}/{table}/{row_id}/capture"
+    def open(self, table: str, row_id: int | str, column: str, sealed: bytes) -> bytes:
+        """What was sealed for that column of that row.
+
+        Raises:
+            StorageError: `store-corrupt`, it is damaged or another's; `key-wrong`.
+        """
+        return open_sealed(sealed, self._key, purpose=purpose_of(self._store_id, table, row_id, column))
+
+
+def following_id(connection: sqlite3.Connection, table: str) -> int:
+    """Id of the next row of `table`, in the caller's transaction."""
+    return _following(connection.execute(_LAST_ID, (table,)).fetchall())
+
+
+def purpose_of(store_id: str, table: str, row_id: int | str, column: str) -> str:
+    """What the content of one column of one row is sealed for."""
+    return f"{store_id}/{table}/{row_id}/{column}"
+
+
+def check_purpose(store_id: str) -> str:
+    """What the check value of a store is sealed for."""
+    return f"{store_id}/check"
 
 
 def _following(last: list[sqlite3.Row]) -> int:

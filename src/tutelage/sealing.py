@@ -96,6 +96,15 @@ def open_sealed(data: bytes, key: bytes, *, purpose: str) -> bytes:
         ) from error
 
 
+def is_sealed_with(data: bytes, key: bytes) -> bool:
+    """Whether `data` says that it was sealed with this `key`; it may be damaged all the same.
+
+    Raises:
+        StorageError: `key-wrong`, the key has not 32 bytes.
+    """
+    return data[:_HEADER_BYTES] == _MAGIC + _key_id(key)
+
+
 def make_key(path: Path) -> bytes:
     """A fresh random key, kept in a new file that only its owner may read; an existing file is never overwritten.
 
@@ -129,6 +138,15 @@ def key_in(content: bytes, name: str) -> bytes:
     if len(key) != KEY_BYTES:
         raise StorageError(Code.KEY_WRONG, f"{name} is not a key file: it should hold 64 hexadecimal digits")
     return key
+
+
+def key_id(key: bytes) -> str:
+    """16 hexadecimal digits that name a key without giving it away, as messages about a wrong key do.
+
+    Raises:
+        StorageError: `key-wrong`, the key has not 32 bytes.
+    """
+    return _key_id(key).hex()
 
 
 def _key_id(key: bytes) -> bytes:
