@@ -35,6 +35,7 @@ from rich.table import Table
 from safetensors.numpy import save
 
 from device_sim.provenance import made
+from tutelage.allocator import keep_freed_memory
 from tutelage.api.registry.v1 import registry_pb2 as pb
 from tutelage.api.registry.v1.registry_pb2_grpc import ModelRegistryServiceStub
 from tutelage.channel import Channel, ChannelSettings
@@ -43,7 +44,7 @@ from tutelage.settings import Address
 from tutelage.signing import public_pem
 
 SEED = 17
-CHUNK = 256 << 10
+CHUNK = 1 << 20
 CHECK_IN_EVERY_S = 30
 WANTED_RATIO = 0.9
 WANTED_P99_MS = 100
@@ -221,6 +222,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=30, help="of check-ins (default 30)")
     words = parser.parse_args()
+    keep_freed_memory()  # as programs of devices and services do
     before = os.getloadavg()
     with servers() as here:
         results = asyncio.run(measure(here, words))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tutelage.errors import Code, PackageError
 
@@ -28,57 +29,97 @@ _NAME = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)*")  # no folders, no case, nothing a
 
 def pack(members: Mapping[str, bytes]) -> bytes:
     """The archive of `members` in their order; names are lower-case words joined by dots."""
-    local, central, offset = [], [], 0
+    local, described, offset = [], [], 0
     for name, content in members.items():
-        described = (_VERSION, _NO_FLAGS, _STORED, _MIDNIGHT, _FIRST_OF_1980, zlib.crc32(content))
-        sizes = (len(content), len(content), len(name), 0)
-        head = _LOCAL.pack(_LOCAL_SIGNATURE, *described, *sizes) + name.encode()
-        rest = (0, 0, 0, _REGULAR_FILE_0644, offset)
-        central.append(_CENTRAL.pack(_CENTRAL_SIGNATURE, _MADE_BY_UNIX, *described, *sizes, *rest) + name.encode())
+        member = _Member(name, len(content), zlib.crc32(content), offset)
+        head = member.local_header()
+        described.append(member)
         local += [head, content]
         offset += len(head) + len(content)
-    directory = b"".join(central)
-    end = _END.pack(_END_SIGNATURE, 0, 0, len(members), len(members), len(directory), offset, 0)
-    return b"".join([*local, directory, end])
+    return b"".join([*local, _directory(described, offset)])
 
 
-def unpack(data: bytes) -> dict[str, bytes]:
+def unpack(data: bytes | memoryview) -> dict[str, bytes]:
     """The members of an archive that `pack` could have made, in their order.
 
     Raises:
         PackageError: `package-corrupt`, anything else, with the first fault found.
     """
-    if not data.startswith(_LOCAL_SIGNATURE):
+    view = memoryview(data)
+    if view[:4] != _LOCAL_SIGNATURE:
         raise _corrupt("it does not begin like a zip archive")
     members: dict[str, bytes] = {}
-    offset = 0
-    while data.startswith(_LOCAL_SIGNATURE, offset):
-        name, content, offset = _member(data, offset)
-        if name in members or len(members) == _MAX_MEMBERS:
-            raise _corrupt(f"it holds {name} twice, or too many members")
-        members[name] = content
-    if pack(members) != data:
+    described, offset = [], 0
+    while view[offset : offset + 4] == _LOCAL_SIGNATURE:
+        member, content = _read(view, offset)
+        if member.name in members or len(members) == _MAX_MEMBERS:
+            raise _corrupt(f"it holds {member.name} twice, or too many members")
+        members[member.name] = content
+        described.append(member)
+        offset = member.end
+    if view[offset:] != _directory(described, offset):
         raise _corrupt("its directory does not fit its members")
     return members
 
 
-def _member(data: bytes, offset: int) -> tuple[str, bytes, int]:
-    """Name and content of the member at `offset`, and where it ends."""
-    if len(data) < offset + _LOCAL.size:
+@dataclass(frozen=True)
+class _Member:
+    """What an archive says of one member."""
+
+    name: str
+    size: int
+    crc: int
+    offset: int
+
+    @property
+    def start(self) -> int:
+        """Where its content begins."""
+        return self.offset + _LOCAL.size + len(self.name)
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+    def _described(self) -> tuple[int, ...]:
+        common = (_VERSION, _NO_FLAGS, _STORED, _MIDNIGHT, _FIRST_OF_1980, self.crc)
+        return (*common, self.size, self.size, len(self.name), 0)
+
+    def local_header(self) -> bytes:
+        """What stands before its content."""
+        return _LOCAL.pack(_LOCAL_SIGNATURE, *self._described()) + self.name.encode()
+
+    def central_header(self) -> bytes:
+        """What the directory says of it."""
+        rest = (0, 0, 0, _REGULAR_FILE_0644, self.offset)
+        return _CENTRAL.pack(_CENTRAL_SIGNATURE, _MADE_BY_UNIX, *self._described(), *rest) + self.name.encode()
+
+
+def _directory(members: Sequence[_Member], offset: int) -> bytes:
+    """All that follows the last member, which ends at `offset`."""
+    directory = b"".join(member.central_header() for member in members)
+    return directory + _END.pack(_END_SIGNATURE, 0, 0, len(members), len(members), len(directory), offset, 0)
+
+
+def _read(view: memoryview, offset: int) -> tuple[_Member, bytes]:
+    """The member at `offset` and its content."""
+    if len(view) < offset + _LOCAL.size:
         raise _corrupt("it ends in the middle of a header")
-    _, _, _, method, _, _, crc, size, _, name_length, extra_length = _LOCAL.unpack_from(data, offset)
+    _, _, _, method, _, _, crc, size, _, name_length, extra_length = _LOCAL.unpack_from(view, offset)
     start = offset + _LOCAL.size + name_length
-    name = data[offset + _LOCAL.size : start].decode("latin-1")
+    name = bytes(view[offset + _LOCAL.size : start]).decode("latin-1")
     if not _NAME.fullmatch(name):
         raise _corrupt(f"it holds a member of an unsuitable name, {name[:80]!r}")
     if method != _STORED or extra_length:
         raise _corrupt(f"{name} is compressed or carries extra fields")
-    content = data[start : start + size]
+    content = bytes(view[start : start + size])
     if len(content) != size:
         raise _corrupt(f"it ends in the middle of {name}")
     if zlib.crc32(content) != crc:
         raise _corrupt(f"{name} is damaged")
-    return name, content, start + size
+    member = _Member(name, size, crc, offset)
+    if view[offset:start] != member.local_header():
+        raise _corrupt(f"the header of {name} is not in the one form")
+    return member, content
 
 
 def _corrupt(fault: str) -> PackageError:

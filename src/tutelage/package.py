@@ -148,7 +148,7 @@ def write_package(data: bytes, path: Path) -> None:
     atomic_write(path, data)
 
 
-def read_package(source: Path | bytes, *, trusted: Sequence[Ed25519PublicKey]) -> StudentPackage:
+def read_package(source: Path | bytes | memoryview, *, trusted: Sequence[Ed25519PublicKey]) -> StudentPackage:
     """The content of a package, after everything it says of itself was checked and one of `trusted` vouched for it.
 
     Nothing of the manifest is interpreted before its signature holds.
@@ -159,7 +159,7 @@ def read_package(source: Path | bytes, *, trusted: Sequence[Ed25519PublicKey]) -
             signed it.
         StorageError: `storage-failed`, the file cannot be read.
     """
-    data = source if isinstance(source, bytes) else read_bytes(source, at_most=MAX_PACKAGE_BYTES + 1)
+    data = read_bytes(source, at_most=MAX_PACKAGE_BYTES + 1) if isinstance(source, Path) else source
     if len(data) > MAX_PACKAGE_BYTES:
         raise _too_large()
     members = unpack(data)

@@ -20,6 +20,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from tutelage.allocator import keep_freed_memory
 from tutelage.calls import Layer
 from tutelage.errors import TutelageError
 from tutelage.log import configure_logging
@@ -137,6 +138,7 @@ async def serve(
     Raises:
         SettingsError: An address cannot be bound, or certificates cannot be used.
     """
+    keep_freed_memory()
     metrics = CollectorRegistry()
     async with AsyncExitStack() as stack:
         stack.enter_context(open_traces(program.traces, "+".join(part.name for part, _ in parts)))

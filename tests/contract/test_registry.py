@@ -19,7 +19,9 @@ from tutelage.api.registry.v1 import registry_pb2 as pb
 from tutelage.api.registry.v1.registry_pb2_grpc import ModelRegistryServiceStub
 from tutelage.errors import Code, TutelageError
 from tutelage.folder_objects import FolderObjects
+from tutelage.objects import object_key
 from tutelage.stored_packages import read_stored_package
+from tutelage.stores import open_stores
 
 BALLAST = 300_000
 
@@ -92,6 +94,30 @@ async def test_a_version_is_created_once_described_and_downloaded_from_any_offse
         assert await download(stub, version.digest) == data
         assert await download(stub, version.digest, len(data) - 7) == data[-7:]
         assert await download(stub, version.digest, len(data)) == b""
+
+
+@pytest.mark.parametrize("memory", [0, 1_000_000, 100_000_000])
+async def test_a_file_comes_whole_whether_or_not_the_registry_remembers_it(registry, memory):
+    first, other = student_package("v1", ballast=2_500_000), student_package("v2", ballast=2_600_000)
+    async with registry(download_memory_bytes=memory) as channel:
+        stub = await ready(channel)
+        for data in (first, other):
+            await create(stub, data)
+    async with registry(download_memory_bytes=memory) as channel:  # that saw neither come
+        stub = await ready(channel)
+        for data in (first, other, first):
+            assert await download(stub, digest(data)) == data
+            assert await download(stub, digest(data), 1_500_000) == data[1_500_000:]
+
+
+async def test_what_was_uploaded_is_sent_on_without_the_store(tmp_path):
+    data = student_package("v1", ballast=2_500_000)
+    places = twins(tmp_path / "objects")
+    async with served(PART, settings(tmp_path), places) as channel, open_stores(places) as stores:
+        stub = await ready(channel)
+        version = await create(stub, data)
+        stores.objects.delete(object_key(version.file_digest))
+        assert await download(stub, version.digest) == data
 
 
 async def test_a_version_can_be_found_by_who_goes_on_from_its_package(tmp_path):

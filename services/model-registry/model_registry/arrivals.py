@@ -55,7 +55,7 @@ class Arrival:
         self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
         self._objects = objects
         self._storing = asyncio.ensure_future(self._put(self._read()))
-        self._kept: list[bytes] = []
+        self._kept = memoryview(bytearray(upload.size_bytes))  # memory is taken when it is written to
         self.size = 0
         """Bytes that have arrived."""
 
@@ -67,13 +67,13 @@ class Arrival:
         """
         if self.size + len(piece) > self._upload.size_bytes:
             raise RequestError(f"more than the {self._upload.size_bytes} bytes of size_bytes came: send the whole file")
-        self._kept.append(piece)
-        self.size += len(piece)
+        start, self.size = self.size, self.size + len(piece)
+        self._kept[start : self.size] = piece
         self._pieces.put(piece)
 
-    def data(self, start: int = 0) -> bytes:
-        """All that has arrived, from `start` on; joined anew each time, so best in a thread."""
-        return b"".join(self._kept)[start:]
+    def data(self, start: int = 0) -> memoryview:
+        """All that has arrived, from `start` on; not a copy."""
+        return self._kept[start : self.size].toreadonly()
 
     @property
     def is_whole(self) -> bool:
@@ -93,7 +93,7 @@ class Arrival:
         except ObjectError as error:
             if error.code is not Code.OBJECTS_UNAVAILABLE:
                 raise
-            return await self._put(iter(self._kept))
+            return await self._put(iter([bytes(self._kept)]))
 
     async def _put(self, pieces: Iterator[bytes]) -> Stored:
         put = partial(self._objects.put, digest=self._upload.file_digest, size=self._upload.size_bytes)

@@ -1,7 +1,8 @@
 """Departures: the files of versions on their way out, read ahead of the caller or out of memory.
 
-A fleet asks for one version at a time: what was read once stays in memory, within a budget, until others are asked for.
-Files never change, so what is in memory is never stale. The next pieces are read while one is sent.
+A fleet asks for one version at a time, mostly the one that came last: what was uploaded here, or read once, stays in
+memory, within a budget, until others come. Files never change, so what is in memory is never stale. The next pieces are
+read while one is sent.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from tutelage.objects import ObjectStore
 
 __all__ = ["Departures"]
 
-PIECE_BYTES = 256 << 10
-"""Of one message. With 1 MiB a download from memory took twice as long: fresh memory is dear."""
+PIECE_BYTES = 1 << 20
+"""Of one message. Smaller ones cost more work a byte; larger ones wait for the whole to be read and copied."""
 
 READ_AT_ONCE = 8
 """Chunks of the store that one look of a thread brings: each look may wait for the event loop."""
@@ -33,7 +34,7 @@ class Departures:
     def __init__(self, objects: ObjectStore, memory_bytes: int) -> None:
         """Remember files of at most `memory_bytes` together."""
         self._objects, self._most = objects, memory_bytes
-        self._known: OrderedDict[str, bytes] = OrderedDict()
+        self._known: OrderedDict[str, memoryview] = OrderedDict()
 
     async def read(self, version: Version, offset: int) -> AsyncIterator[bytes]:
         """The file of `version` from `offset` on, in pieces; read whole, it is checked against its digest.
@@ -45,7 +46,7 @@ class Departures:
         if known is not None and offset <= len(known):
             self._known.move_to_end(version.file_digest)
             for start in range(offset, len(known), PIECE_BYTES):
-                yield known[start : start + PIECE_BYTES]
+                yield bytes(known[start : start + PIECE_BYTES])
             return
         remembered = bytearray() if offset == 0 and version.size_bytes <= self._most else None
         async for chunk in self._ahead(version, offset):
@@ -54,7 +55,7 @@ class Departures:
             if remembered is not None:
                 remembered += chunk
         if remembered is not None:
-            self._remember(version.file_digest, bytes(remembered))
+            self.remember(version.file_digest, memoryview(remembered))
 
     async def _ahead(self, version: Version, offset: int) -> AsyncIterator[bytes]:
         """Chunks from the store; some are read before they are asked for."""
@@ -70,8 +71,10 @@ class Departures:
         finally:
             reading.cancel()
 
-    def _remember(self, file_digest: str, data: bytes) -> None:
+    def remember(self, file_digest: str, data: memoryview) -> None:
+        """Keep the file of this digest, which never changes, for those who ask for it next; others may have to go."""
         self._known[file_digest] = data
+        self._known.move_to_end(file_digest)
         while sum(map(len, self._known.values())) > self._most:
             self._known.popitem(last=False)
 

@@ -62,7 +62,7 @@ class Registry:
     ) -> None:
         """Keep only packages that one of `trusted` signed; `now` is the clock of times that are kept.
 
-        Files downloaded last stay in memory, up to `download_memory_bytes`.
+        Files uploaded or downloaded last stay in memory, up to `download_memory_bytes`.
         """
         self._objects, self._index, self._trusted, self._now = objects, index, trusted, now
         self._channels, self._uploads = Channels(objects), Uploads(objects)
@@ -122,7 +122,8 @@ class Registry:
 
     async def _kept(self, arrival: Arrival, upload: Upload, offset: int) -> int:
         await arrival.cut()
-        return await self._do(lambda: self._uploads.keep(upload, arrival.data(offset), offset=offset, now=self._now()))
+        data = partial(bytes, arrival.data(offset))
+        return await self._do(lambda: self._uploads.keep(upload, data(), offset=offset, now=self._now()))
 
     async def _complete(self, arrival: Arrival, upload: Upload, lineage: Lineage) -> Version:
         verified, stored = await asyncio.gather(
@@ -135,10 +136,11 @@ class Registry:
         if isinstance(stored, BaseException):
             raise stored
         version = await self._publish(verified, upload, lineage)
+        self._departures.remember(upload.file_digest, arrival.data())
         await self._do(self._uploads.drop, upload)
         return version
 
-    def _verified(self, data: bytes, upload: Upload) -> StudentPackage:
+    def _verified(self, data: bytes | memoryview, upload: Upload) -> StudentPackage:
         """The package in these bytes, which the store compares with `file_digest`, if it is the one of `upload`.
 
         Raises:

@@ -49,7 +49,7 @@ class RegistrySettings:
     upload_memory_bytes: Annotated[int, Range(MAX_PACKAGE_BYTES)] = 2 * MAX_PACKAGE_BYTES
     """Bytes of packages in memory at once; more uploads are turned away until there is room."""
     download_memory_bytes: Annotated[int, Range(0)] = MAX_PACKAGE_BYTES
-    """Bytes of packages that stay in memory after they were downloaded: a fleet asks for the same one."""
+    """Bytes of packages that stay in memory after they were uploaded or downloaded: a fleet asks for the same one."""
     check_in_interval: Annotated[timedelta, Range(1, 86_400)] = timedelta(seconds=30)
     """Seconds between two check-ins of a device, on average."""
     check_in_jitter: Annotated[float, Range(0, 0.9)] = 0.2
