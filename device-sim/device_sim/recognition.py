@@ -20,6 +20,7 @@ from tutelage.biometrics.features import Features, cosines
 from tutelage.biometrics.matching import Decision, DecisionRule, Gallery, Match
 from tutelage.captures import Pixels, to_input
 from tutelage.errors import SpaceMismatchError
+from tutelage.nn.compiled import compiled
 from tutelage.nn.packaging import Strangers
 from tutelage.nn.students import Recogniser
 from tutelage.package import StudentPackage
@@ -88,10 +89,14 @@ class RunningModel:
     gallery: Gallery
     rule: DecisionRule
 
+    def __post_init__(self) -> None:
+        """Have the gallery sort its references now, so that the first capture does not wait for it."""
+        self.gallery.identify(self.gallery.features[:1])
+
     @staticmethod
     def of(package: StudentPackage, enrolled: Enrolled, rule: DecisionRule) -> RunningModel:
-        """Load the student and bring all references into its space."""
-        recogniser = Recogniser.of_package(package)
+        """Load the student, compile it, and bring all references into its space."""
+        recogniser = compiled(Recogniser.of_package(package))
         features = recogniser.features(enrolled.inputs)
         return RunningModel(
             version=package.info.version,

@@ -15,6 +15,7 @@ LIBRARY = "tutelage"
 PARTS = ("device_sim", "model_registry", "student_distiller", "teacher_inference")
 TORCH_HOMES = ("tutelage.nn", "device_sim", "student_distiller", "teacher_inference")
 TORCH_NAMES = ("torch", "torchvision", "torchaudio")
+ONNX_NAMES = ("onnx", "onnxruntime")
 STORES = ("redis", "minio", "urllib3")
 GRPC_NAMES = ("grpc", "grpc_health", "grpc_reflection", "grpc_status")
 GRPC_FILES = frozenset({"server", "channel", "grpc_errors", "servicer"})
@@ -48,6 +49,8 @@ def violations(module: Module, imported: Iterable[str]) -> Iterator[str]:
             yield f"one part imports another: {name}"
         if is_within(name, *TORCH_NAMES) and not is_within(module.name, *TORCH_HOMES):
             yield f"only {', '.join(TORCH_HOMES)} import {name}"
+        if is_within(name, *ONNX_NAMES) and not is_within(module.name, "tutelage.nn"):
+            yield f"only tutelage.nn imports {name}"
         if is_within(name, *GRPC_NAMES) and module.path.stem not in GRPC_FILES:
             yield f"only {', '.join(sorted(GRPC_FILES))} import {name}"
         if is_within(module.name, BIOMETRICS) and not _is_light(name):
@@ -78,6 +81,7 @@ def test_the_library_works_without_torch_and_without_any_extra():
         "prometheus_client",
         "google",
         *GRPC_NAMES,
+        *ONNX_NAMES,
         *STORES,
     }
     code = (
@@ -98,6 +102,7 @@ def test_the_library_works_without_torch_and_without_any_extra():
         ("tutelage.gallery", "import device_sim.gate", "the library imports the part device_sim.gate"),
         ("device_sim.gate", "from model_registry import api", "one part imports another: model_registry.api"),
         ("tutelage.captures", "def f():\n    import torch.nn", "only .* import torch.nn"),
+        ("device_sim.gate", "import onnxruntime", "only tutelage.nn imports onnxruntime"),
         ("tutelage.captures", "from grpc import aio", "only .* import grpc.aio"),
         ("tutelage.biometrics.matching", "from ..captures import Pixels", "imports tutelage.captures.Pixels"),
         ("tutelage.biometrics.matching", "from . import features, yaml\nimport pandas", "imports pandas"),

@@ -2,7 +2,7 @@
 
 A person is as similar as the nearest of their references. The runner-up is the nearest *other* person, and the margin
 between the two is the best sign of a label that can be trusted. A gallery groups its references by person once, so
-naming a capture is one matrix product and one grouped maximum.
+naming a capture is one matrix product and two searches for the largest cosine, the second without the nearest person.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ class Gallery:
 
     @cached_property
     def _grouped(self) -> tuple[Features, npt.NDArray[np.intp]]:
-        """References sorted by person, and the row at which each person of `_names` begins."""
+        """References sorted by person, and the row at which each person of `_names` begins, with the end behind."""
         owners = np.asarray(self.persons, dtype=np.str_)
         order = np.argsort(owners, kind="stable")
-        return self.features[order], np.searchsorted(owners[order], self._names)
+        return self.features[order], np.append(np.searchsorted(owners[order], self._names), len(owners))
 
     def identify(self, probes: Features) -> list[Match]:
         """Nearest person and runner-up of each of B probes; of equally near persons the first by name.
@@ -100,15 +100,19 @@ class Gallery:
         return [match for start in range(0, len(probes), step) for match in self._nearest(probes[start : start + step])]
 
     def _nearest(self, probes: Features) -> Iterator[Match]:
-        references, starts = self._grouped
-        best = np.maximum.reduceat(cosines(probes, references), starts, axis=1)  # (B, references) -> (B, persons)
-        first, first_cosine = _take_largest(best)
-        second, second_cosine = _take_largest(best)
-        for i, j, a, b in zip(
-            first.tolist(), second.tolist(), first_cosine.tolist(), second_cosine.tolist(), strict=True
-        ):
-            alone = b == -math.inf
-            yield Match(str(self._names[i]), a, None if alone else str(self._names[j]), -1.0 if alone else b)
+        references, bounds = self._grouped
+        for row in cosines(probes, references):  # (references,): sorted by person, so equals go to the first by name
+            first, cosine = self._strike_nearest(row, bounds)
+            second, runner_up_cosine = self._strike_nearest(row, bounds)
+            alone = runner_up_cosine == -math.inf
+            yield Match(first, cosine, None if alone else second, -1.0 if alone else runner_up_cosine)
+
+    def _strike_nearest(self, row: npt.NDArray[np.float32], bounds: npt.NDArray[np.intp]) -> tuple[str, float]:
+        """The person with the largest cosine of `row`, whose references are then struck out of it, and that cosine."""
+        best = int(row.argmax())
+        cosine, place = float(row[best]), int(np.searchsorted(bounds, best, side="right")) - 1
+        row[bounds[place] : bounds[place + 1]] = -np.inf
+        return str(self._names[place]), cosine
 
     def verify(self, person: str, probes: Features) -> npt.NDArray[np.float32]:
         """Best cosine of each probe over the references of `person`, `(B,)`.
@@ -117,22 +121,13 @@ class Gallery:
             InputError: `data-insufficient`, when `person` has no reference here.
             SpaceMismatchError: the probes live in another space than the references.
         """
-        references, starts = self._grouped
+        references, bounds = self._grouped
         place = int(np.searchsorted(self._names, person))
         if place == len(self._names) or self._names[place] != person:
             raise InputError(Code.DATA_INSUFFICIENT, f"{person!r} has no reference: enrol the person first")
-        ends = np.append(starts[1:], len(references))
-        own = references[slice(int(starts[place]), int(ends[place]))]
+        own = references[slice(int(bounds[place]), int(bounds[place + 1]))]
         best: npt.NDArray[np.float32] = cosines(probes, own).max(axis=1)  # (B, own references) -> (B,)
         return best
-
-
-def _take_largest(values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """Column and value of each row's largest entry, which is then struck out of `values`."""
-    rows, columns = np.arange(len(values)), values.argmax(axis=1)
-    largest = values[rows, columns]
-    values[rows, columns] = -np.inf
-    return columns, largest
 
 
 @dataclass(frozen=True)
