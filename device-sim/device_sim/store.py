@@ -314,6 +314,10 @@ class Store:
         found = self._database.rows("SELECT * FROM events WHERE id > ? ORDER BY id", after)
         return tuple(event_from_row(row) for row in found)
 
+    def latest_event_id(self) -> int:
+        """Id of the latest event; 0 where nothing happened yet."""
+        return self._count("SELECT coalesce(max(id), 0) FROM events")
+
     def last_event(self, kind: EventKind) -> Event | None:
         """The latest event of a kind; `None` where there was none."""
         found = self._database.rows("SELECT * FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", kind.value)

@@ -144,6 +144,11 @@ class Training:
                 if isinstance(told, dict):
                     self.last = {**self.last, **told}
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since this start; 0 where no worker was needed."""
+        return 0.0 if self._process is None else self.budget.seconds - (self._deadline - self.clock())
+
     def running(self) -> bool:
         """Whether the worker is still at work; kills it if its time is up."""
         if self._process is None or self._process.poll() is not None:
