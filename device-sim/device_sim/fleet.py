@@ -29,8 +29,8 @@ from tutelage.biometrics.matching import Decision
 from tutelage.errors import InputError, TutelageError
 from tutelage.files import make_folder
 from tutelage.labelling import Labeller
-from tutelage.sealing import make_key
-from tutelage.signing import make_signer
+from tutelage.sealing import make_key, read_key
+from tutelage.signing import make_signer, read_signer
 
 DAY_S = 86_400.0
 EPOCH_S = 1_767_225_600.0
@@ -131,27 +131,57 @@ def install(
         PackageError: the release cannot be trusted.
         StorageError: `folder` cannot be written, or holds a device already.
     """
-    make_folder(folder)
     clock = SimulatedClock()
+    unpack(folder, release)
+    device = boot(folder, release, labeller=labeller, settings=settings, clock=clock)
+    with ExitStack() as failing:
+        failing.callback(device.store.close)
+        refused = _enrol_all(site, device)
+        failing.pop_all()
+    return Post(site.without(refused) if refused else site, device, clock, refused=len(refused))
+
+
+def unpack(folder: Path, release: Release) -> None:
+    """Make a device in `folder` that nobody is enrolled at, with keys of its own and the student of `release`.
+
+    Raises:
+        PackageError: the release cannot be trusted.
+        StorageError: `folder` cannot be written, or holds a device already.
+    """
+    make_folder(folder)
     signer = make_signer(folder / "device.key")
-    key = make_key(folder / "store.key")
-    generations = Generations(folder / "students", cloud_keys=[release.trusted], device_key=signer.public_key())
-    generations.install(release.package)
+    make_key(folder / "store.key")
+    _generations(folder, release, signer.public_key()).install(release.package)
+
+
+def boot(
+    folder: Path, release: Release, *, labeller: Labeller, settings: DeviceSettings, clock: Callable[[], float]
+) -> Device:
+    """The device that lies in `folder`, started; of `release` only the keys are used.
+
+    Raises:
+        PackageError: there is no student that can be trusted.
+        StorageError: `folder` holds no device, or it is damaged.
+    """
+    signer, key = read_signer(folder / "device.key"), read_key(folder / "store.key")
     store = Store.open(folder / "store.sqlite", key=key, clock=clock, max_bytes=settings.sampling.max_bytes)
     with ExitStack() as failing:
         failing.callback(store.close)
         device = Device(
             store,
-            generations,
+            _generations(folder, release, signer.public_key()),
             labeller,
             DeviceKeys(key, release.fleet_key, signer),
             jobs=folder / "jobs",
             settings=settings,
             clock=clock,
         )
-        refused = _enrol_all(site, device)
         failing.pop_all()
-    return Post(site.without(refused) if refused else site, device, clock, refused=len(refused))
+    return device
+
+
+def _generations(folder: Path, release: Release, device_key: Ed25519PublicKey) -> Generations:
+    return Generations(folder / "students", cloud_keys=[release.trusted], device_key=device_key)
 
 
 def _enrol_all(site: Site, device: Device) -> frozenset[str]:

@@ -114,12 +114,38 @@ def _student(package: StudentPackage) -> Student:
     return load_student(SPECS[package.info.student["name"]], package.weights)
 
 
-def continued(
-    models: Models, seed: int, steps: int, created: str, progress: Progress, *, persons: int = CONTINUED_PERSONS
-) -> Models:
-    """The same models with the student distilled `steps` further, signed as the next version by a key of this run.
+def signed_anew(models: Models, signer: Ed25519PrivateKey) -> Models:
+    """The same models with the same student signed by `signer`, who is trusted from now on."""
+    info = read_package(models.release.package, trusted=[models.release.trusted]).info
+    origin = Origin(info.name, info.version, info.teacher_space, info.created, info.parent, info.training)
+    key = models.release.fleet_key
+    data = package_student(models.student, info.readout, models.impostors, origin, signer=signer, seal_key=key)
+    return replace(models, release=Release(data, signer.public_key(), key))
 
-    It is distilled on fingers of `persons` whom nobody has trained on yet.
+
+def reissued(models: Models, data: bytes) -> Models:
+    """The same models with the student of another package of the same signer.
+
+    Raises:
+        PackageError: it cannot be trusted.
+    """
+    student = _student(read_package(data, trusted=[models.release.trusted]))
+    return replace(models, student=student, release=replace(models.release, package=data))
+
+
+def continued(
+    models: Models,
+    seed: int,
+    steps: int,
+    created: str,
+    progress: Progress,
+    *,
+    persons: int = CONTINUED_PERSONS,
+    signer: Ed25519PrivateKey | None = None,
+) -> Models:
+    """The same models with the student distilled `steps` further, signed as the next version.
+
+    It is distilled on fingers of `persons` whom nobody has trained on yet. Without a `signer` a key of this run signs.
     """
     assert isinstance(models.teacher, ResidualTeacher)  # noqa: S101 - the shipped one is
     trusted_before = read_package(models.release.package, trusted=[models.release.trusted])
@@ -128,7 +154,7 @@ def continued(
     progress("distilling", 0, steps)
     teaching = FingerprintTeaching.of(source, models.teacher, captures_each=4)
     distil(models.student, teaching, settings, progress=lambda d, n, _: progress("distilling", d, n))
-    signer = Ed25519PrivateKey.generate()
+    signer = signer or Ed25519PrivateKey.generate()
     version = f"v{int(trusted_before.info.version[1:]) + 1}"
     origin = Origin(
         trusted_before.info.name, version, models.teacher.space, created, trusted_before.digest, {"steps": steps}
