@@ -17,7 +17,7 @@ from device_sim.headline import findings, headline
 from device_sim.markup import Html, table, tag
 from device_sim.plot_style import inline_svg
 from device_sim.plots import det_figure, score_figure, timeline_figure
-from device_sim.results import FROZEN, SELF_DISTILLED, Rates, Result, TableRow, Training
+from device_sim.results import FROZEN, SELF_DISTILLED, Made, Rates, Result, TableRow, Training
 from device_sim.wording import NOT_MEASURED, day, percent, plural, seconds, size
 from tutelage.files import atomic_write
 
@@ -41,17 +41,22 @@ def write_report(result: Result, path: Path) -> None:
 
 def report_html(result: Result) -> str:
     """The page of `result`; the same result gives the same text."""
+    sections = (_top, _rates, _scores, _det, _timeline, _samples, _trainings, _captures, _events, _made)
+    return page_html(result.title, *(part(result) for part in sections))
+
+
+def page_html(title: str, *parts: str) -> str:
+    """A page that holds all it shows."""
     style = files("device_sim").joinpath("report.css").read_text(encoding="utf-8")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{result.title} – Tutelage"),
+        tag("title", f"{title} – Tutelage"),
         tag("style", Html(style)),
     )
-    sections = (_top, _rates, _scores, _det, _timeline, _samples, _trainings, _captures, _events, _made)
-    body = tag("body", *(part(result) for part in sections))
+    body = tag("body", *parts)
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
 
@@ -63,9 +68,9 @@ def _top(result: Result) -> Html:
         "header",
         tag("p", f"Tutelage · {_KINDS[result.kind]} · {made.date} · commit {made.commit}", class_="eyebrow"),
         tag("h1", result.title),
-        tag("p", _unbroken(headline(result)), class_="headline"),
+        tag("p", unbroken(headline(result)), class_="headline"),
         _tiles(result),
-        tag("ul", *(tag("li", _unbroken(sentence)) for sentence in (*findings(result), *said)), class_="findings"),
+        tag("ul", *(tag("li", unbroken(sentence)) for sentence in (*findings(result), *said)), class_="findings"),
     )
 
 
@@ -95,10 +100,10 @@ def _rates(result: Result) -> Html:
         tag("tr", *(tag("th", when, scope="col") for _ in groups for when in ("before", "after"))),
     )
     rows = (_rates_row(row) for row in result.table)
-    return _section(
+    return section(
         "Before and after the drift",
-        _scroll(tag("table", head, tag("tbody", *rows), class_="numbers rates")),
-        _caption(
+        scroll(tag("table", head, tag("tbody", *rows), class_="numbers rates")),
+        caption(
             "The threshold was fixed before any training. Misses: genuine attempts below it. Rank-1: attempts whose "
             f"nearest person is the right one. {NOT_MEASURED} means not measured."
         ),
@@ -116,7 +121,7 @@ def _scores(result: Result) -> Html:
         "Score 30 is one false match in 1,000, 40 one in 10,000. Captures in the shaded interval become first samples; "
         "those below the accept score, again and again, become second samples."
     )
-    return _plot(
+    return plot(
         "Scores", "scores", any(result.scores.values()), lambda: score_figure(result.scores, result.marks), caption
     )
 
@@ -126,7 +131,7 @@ def _det(result: Result) -> Html:
         "Detection error trade-off on normal-deviate axes (ISO/IEC 19795-1): nearer to the lower left is better. Rates "
         "too low for the axes, 0 among them, lie on their edge. On the dotted diagonal both errors are equal."
     )
-    return _plot(
+    return plot(
         "Errors at every threshold",
         "det",
         any(c.fmr for c in result.det.values()),
@@ -141,16 +146,17 @@ def _timeline(result: Result) -> Html:
         "that day. Dotted uprights: a generation was swapped in or taken back. Grey ground: wear of the sensor, on "
         "the same scale. Gaps are days without measurement."
     )
-    return _plot(
+    return plot(
         "Over simulated time", "timeline", bool(result.timeline), lambda: timeline_figure(result.timeline), caption
     )
 
 
-def _plot(title: str, name: str, there: bool, figure: Callable[[], Figure], caption: str) -> Html:
+def plot(title: str, name: str, there: bool, figure: Callable[[], Figure], caption: str) -> Html:
+    """A section with a figure, drawn only if something is there; `name` has letters only."""
     if not there:
-        return _section(title, tag("p", "Nothing was measured for this plot."))
+        return section(title, tag("p", "Nothing was measured for this plot."))
     drawn = inline_svg(figure(), name, f"{title}. {caption}")
-    return _section(title, tag("figure", drawn, tag("figcaption", caption), class_=name))
+    return section(title, tag("figure", drawn, tag("figcaption", caption), class_=name))
 
 
 def _samples(result: Result) -> Html:
@@ -164,7 +170,7 @@ def _samples(result: Result) -> Html:
         ("stored labels that are right", percent(labels.precision)),
     )
     dropped = [(rule, f"{count:,}") for rule, count in samples.dropped.items()] or [("none", "0")]
-    return _section(
+    return section(
         "Samples and labels",
         tag(
             "div",
@@ -177,9 +183,9 @@ def _samples(result: Result) -> Html:
 
 def _trainings(result: Result) -> Html:
     if not result.trainings:
-        return _section("Trainings", tag("p", "No training ran: the training condition never held."))
+        return section("Trainings", tag("p", "No training ran: the training condition never held."))
     head = ("Device", "Day", "Generation", "Samples", "Steps", "Time", "Peak memory", "Verdict", "Why")
-    return _section("Trainings", _scroll(table(head, map(_training_row, result.trainings))))
+    return section("Trainings", scroll(table(head, map(_training_row, result.trainings))))
 
 
 def _training_row(training: Training) -> tuple[str, ...]:
@@ -210,7 +216,7 @@ def _captures(result: Result) -> Html:
             if result.kind == "images"
             else "None are shown: no sample was kept, or pictures were not asked for."
         )
-        return _section(title, tag("p", why))
+        return section(title, tag("p", why))
     shown = result.kept[:MAX_CAPTURES]
     left_out = "" if len(shown) == len(result.kept) else f" Shown: {len(shown)} of {len(result.kept):,}."
     cards = (
@@ -227,21 +233,25 @@ def _captures(result: Result) -> Html:
         for kept in shown
     )
     text = "What devices kept to learn from, with the label each is learnt under." + left_out
-    return _section(title, tag("p", text, class_="caption"), tag("ul", *cards, class_="captures"))
+    return section(title, tag("p", text, class_="caption"), tag("ul", *cards, class_="captures"))
 
 
 def _events(result: Result) -> Html:
     if not result.events:
-        return _section("What happened", tag("p", "No events were recorded."))
+        return section("What happened", tag("p", "No events were recorded."))
     shown = result.events[:MAX_EVENTS]
     rows = ((day(event.day), f"device\u00a0{event.device}", event.kind, event.reason) for event in shown)
     left_out = "" if len(shown) == len(result.events) else f", the first {len(shown):,} here and all in result.json"
     summary = tag("summary", f"{plural(len(result.events), 'event')}{left_out}")
-    return _section("What happened", tag("details", summary, _scroll(table(("Day", "Device", "Event", "Why"), rows))))
+    return section("What happened", tag("details", summary, scroll(table(("Day", "Device", "Event", "Why"), rows))))
 
 
 def _made(result: Result) -> Html:
-    made = result.made
+    return made_section(result.made, result.settings)
+
+
+def made_section(made: Made, given: Mapping[str, Any]) -> Html:
+    """With what a result was made, and the settings it was made with."""
     facts = (
         ("commit", made.commit),
         ("machine", made.machine),
@@ -250,9 +260,9 @@ def _made(result: Result) -> Html:
         ("seeds", ", ".join(map(str, made.seeds)) or NOT_MEASURED),
         ("date", made.date),
     )
-    settings = [(tag("code", name), tag("code", value)) for name, value in _flat(result.settings)]
+    settings = [(tag("code", name), tag("code", value)) for name, value in _flat(given)]
     listed = tag("details", tag("summary", plural(len(settings), "setting")), table(("Setting", "Value"), settings))
-    return _section("How this was made", table(("", ""), facts), listed if settings else Html())
+    return section("How this was made", table(("", ""), facts), listed if settings else Html())
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -264,21 +274,36 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", str(value)
 
 
-def _section(title: str, *parts: str) -> Html:
+def section(title: str, *parts: str) -> Html:
+    """A part of a page under a heading."""
     return tag("section", tag("h2", title), *parts)
 
 
-def _scroll(wide: Html) -> Html:
+def scroll(wide: Html) -> Html:
+    """Something wide, which moves within the page."""
     return tag("div", wide, class_="scroll")
 
 
-def _caption(text: str) -> Html:
+def caption(text: str) -> Html:
+    """A small explanation."""
     return tag("p", text, class_="caption")
 
 
-def _unbroken(sentence: str) -> str:
+def unbroken(sentence: str) -> str:
     """`sentence` with numbers that keep their percent sign beside them."""
     return sentence.replace(" %", "\u00a0%")
 
 
-__all__ = ["MAX_CAPTURES", "MAX_EVENTS", "report_html", "write_report"]
+__all__ = [
+    "MAX_CAPTURES",
+    "MAX_EVENTS",
+    "caption",
+    "made_section",
+    "page_html",
+    "plot",
+    "report_html",
+    "scroll",
+    "section",
+    "unbroken",
+    "write_report",
+]
