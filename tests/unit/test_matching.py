@@ -51,6 +51,20 @@ def test_identify_agrees_with_a_loop_over_references(seed: int) -> None:
         assert match.margin == match.cosine - match.runner_up_cosine
 
 
+def test_ten_thousand_persons_with_unequal_numbers_of_references_are_all_looked_at() -> None:
+    rng = np.random.default_rng(3)
+    owners = np.sort(rng.integers(0, 10_000, 25_000))
+    shuffled = rng.permutation(owners)
+    gallery, probes = Gallery(tuple(f"person {i:05d}" for i in shuffled), features(4, 25_000)), features(5, 20)
+    table = probes.vectors @ gallery.features.vectors.T
+    for match, row in zip(gallery.identify(probes), table, strict=True):
+        best = np.full(10_000, -np.inf)
+        np.maximum.at(best, shuffled, row)
+        second, first = np.argsort(best)[-2:]
+        assert (match.person, match.runner_up) == (f"person {first:05d}", f"person {second:05d}")
+        assert (match.cosine, match.runner_up_cosine) == pytest.approx((best[first], best[second]), abs=1e-6)
+
+
 def test_the_runner_up_is_another_person_not_another_reference() -> None:
     gallery = Gallery(("ann", "bob", "ann"), plane(0, 60, 10))
     (match,) = gallery.identify(plane(4))

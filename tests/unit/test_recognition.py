@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Event
+from time import sleep
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 from toy_device import FLEET_KEY, REFERENCES, PixelTeacher, finger, name_of, toy_model, toy_release
 from toy_networks import TOY, toy_student
 
@@ -13,9 +21,17 @@ from tutelage.biometrics.features import Features, cosines
 from tutelage.biometrics.matching import Decision, DecisionRule
 from tutelage.captures import to_input
 from tutelage.errors import Code, InputError, SpaceMismatchError
+from tutelage.nn.compiled import CompiledRecogniser
 from tutelage.nn.packaging import Origin, Strangers, package_student
+from tutelage.nn.students import Recogniser
 from tutelage.package import open_impostors, read_package
 from tutelage.signing import make_signer
+
+
+def uncompiled(model: RunningModel) -> RunningModel:
+    """The same student without ONNX Runtime."""
+    fast = model.recogniser
+    return replace(model, recogniser=Recogniser(fast.student, fast.readout, fast.space))
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +65,62 @@ def test_an_answer_is_the_nearest_person_with_the_calibrated_score_of_its_cosine
         assert answer.decision is DecisionRule().decide(answer.score)
         assert answer.extrapolated == (answer.score > model.calibration.limit_score)
         assert answer.features.space == model.recogniser.space
+
+
+def test_a_compiled_student_answers_as_the_uncompiled_one(model: RunningModel):
+    assert isinstance(model.recogniser, CompiledRecogniser)
+    plain = uncompiled(model)
+    for person, wear in ((p, w) for p in range(20) for w in (0.0, 0.4, 0.8)):  # from number 6 on, strangers
+        fast, slow = (m.recognise(finger(person, 300 + person, wear)) for m in (model, plain))
+        assert (fast.match.person, fast.match.runner_up) == (slow.match.person, slow.match.runner_up)
+        assert fast.match.cosine == pytest.approx(slow.match.cosine, abs=1e-5)
+        assert fast.score == pytest.approx(slow.score, abs=1e-2)
+        assert fast.decision is slow.decision
+        assert fast.features.space == slow.features.space
+
+
+def test_where_nothing_can_be_compiled_the_uncompiled_student_answers(
+    model: RunningModel, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tutelage.nn.compiled.student_graph", lambda *_: b"no graph")
+    with capture_logs() as logs:
+        plain = toy_model()
+    assert [event["event"] for event in logs] == ["a student recognises uncompiled"]
+    assert type(plain.recogniser) is Recogniser
+    assert plain.recogniser.space == model.recogniser.space
+    fast, slow = (m.recognise(finger(1, 77)) for m in (model, plain))
+    assert (slow.match.person, slow.decision) == (fast.match.person, fast.decision)
+    # What one of them has enrolled, the other may compare.
+    assert model.gallery.identify(slow.features)[0].person == name_of(1)
+
+
+def test_each_of_several_threads_gets_whole_answers_while_students_are_swapped(
+    model: RunningModel, other: RunningModel
+):
+    captures = [finger(person, 77) for person in range(6)]
+    expected = {m.recogniser.space: [m.recognise(capture) for capture in captures] for m in (model, other)}
+    door, done = SimpleNamespace(model=model), Event()
+
+    def recognise() -> Counter[str]:
+        seen: Counter[str] = Counter()
+        while not (done.is_set() and len(seen) == 2):
+            turn = seen.total()
+            answer = door.model.recognise(captures[turn % 6])
+            known = expected[answer.features.space][turn % 6]
+            assert (answer.match, answer.score, answer.decision) == (known.match, known.score, known.decision)
+            seen[answer.features.space] += 1
+        return seen
+
+    with ThreadPoolExecutor(3) as pool:
+        threads = [pool.submit(recognise) for _ in range(3)]
+        for turn in range(200):
+            door.model = (other, model)[turn % 2]
+            sleep(0.001)
+        done.set()
+        while not all(thread.done() for thread in threads):
+            door.model = other if door.model is model else model
+            sleep(0.001)
+    assert all(min(thread.result().values()) >= 1 for thread in threads)
 
 
 def test_the_rule_decides_about_the_same_score():
