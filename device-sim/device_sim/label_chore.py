@@ -1,4 +1,4 @@
-"""The chore of labels: the teacher is told whom it was not told of, and asked about failed attempts when it is time."""
+"""The chore of labels: the teacher is told what it does not know yet, and asked about failed attempts in time."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class LabelChore:
         Raises:
             TutelageError: the teacher does not answer; the attempts wait, and nothing else changes.
         """
+        self._device.finish_removals()
         store = self._device.store
         if told := self._teacher.tell(store.persons, Holdings(store).references_of):
             _log.info("the teacher was told of persons enrolled without it", persons=told)

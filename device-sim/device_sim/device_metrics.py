@@ -1,0 +1,71 @@
+"""Numbers about a device: what it answered and how fast, how its chores fare, how much it keeps.
+
+Labels come from closed sets, decisions and chores; none of them tells a person. Which device it is says the address
+that Prometheus collects from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from device_sim.device import Device
+from tutelage.biometrics.matching import Decision
+
+__all__ = ["DeviceMetrics"]
+
+BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0)
+"""From half a millisecond, below which no student answers, to a second, when a person has turned away."""
+
+
+class DeviceMetrics:
+    """Counts and durations of one device."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register in `registry`, which must not have them yet."""
+        self._registry = registry
+        self._decisions = Counter(
+            "tutelage_device_recognitions", "Captures answered, by decision.", ("decision",), registry=registry
+        )
+        self._seconds = Histogram(
+            "tutelage_device_recognition_duration_seconds",
+            "From a capture's bytes to its answer, kept and recorded.",
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self._chores = Counter(
+            "tutelage_device_chores", "Chores done, and those that failed.", ("chore", "outcome"), registry=registry
+        )
+
+    def follow(self, device: Device) -> None:
+        """Tell how much `device` keeps whenever somebody collects."""
+        store = Gauge("tutelage_device_store_bytes", "Bytes that the store takes.", registry=self._registry)
+        store.set_function(lambda: float(device.store.used_bytes))
+        idle = Gauge(
+            "tutelage_device_idle_seconds",
+            "Since the last recognition; infinite before the first.",
+            registry=self._registry,
+        )
+        idle.set_function(lambda: device.activity.idle_s)
+        training = Gauge("tutelage_device_trainings", "Trainings under way, 0 or 1.", registry=self._registry)
+        training.set_function(lambda: float(device.training is not None))
+
+    @contextmanager
+    def recognising(self) -> Iterator[None]:
+        """Around one recognition."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds.observe(time.perf_counter() - begun)
+
+    def recognised(self, decision: Decision) -> None:
+        """Count an answer."""
+        self._decisions.labels(decision.value).inc()
+
+    def chore(self, name: str, went_well: bool) -> None:
+        """Count a chore that was done, well or not."""
+        self._chores.labels(name, "done" if went_well else "failed").inc()
