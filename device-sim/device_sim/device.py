@@ -25,6 +25,7 @@ import structlog
 from device_sim.activity import Activity
 from device_sim.conditions import label_state
 from device_sim.device_settings import DeviceKeys, DeviceSettings
+from device_sim.erasure import REASON, Erased, Erasures
 from device_sim.events import EventKind
 from device_sim.gate import Verdict
 from device_sim.generations import Booted, Generations
@@ -88,6 +89,8 @@ class Device:
         self.work = threading.RLock()
         self._clock, self._later = clock, later
         self._holdings, self._sets = Holdings(store), TrainingSets(store)
+        self._erasures = Erasures(store, generations, jobs=jobs, signer=keys.signer, clock=clock)
+        self._erasures.resume()
         self._succession = Succession(
             store, generations, keys, self.settings, liveness=liveness or PassThroughLiveness(), clock=clock
         )
@@ -142,6 +145,41 @@ class Device:
                 raise
             self.reception.enrolled(person, captures)
         return len(known) + len(captures)
+
+    def erase(self, person: str) -> Erased:
+        """Erase `person` for good, here and at the teacher; a repeated call gives the first one's receipt.
+
+        Raises:
+            PersonError: neither the device nor the teacher knows anybody of that name, and nobody of it was erased.
+            PackageError: there is no student that never learnt from the person; all else on the device is erased.
+            StorageError: nothing was erased, or the next call or start goes on.
+            TutelageError: the teacher does not answer; the device's part is done, and the next call goes on.
+        """
+        with self.work:
+            self._erasures.begin(person, self.labeller)
+            self._succession.forget(person)
+            self._settle_erasures()
+            self._erasures.tell(self.labeller)
+            return self._erasures.erased(person)
+
+    def pending_removals(self) -> int:
+        """Persons who were erased here, while the device or the teacher has still something to do."""
+        return self._erasures.pending()
+
+    def finish_removals(self) -> None:
+        """Go on with the erasures that are not done.
+
+        Raises:
+            TutelageError: as `erase`; the next call goes on.
+        """
+        with self.work:
+            self._settle_erasures()
+            self._erasures.tell(self.labeller)
+
+    def _settle_erasures(self) -> None:
+        self._trainings.give_up(self._erasures.to_give_up())
+        if (booted := self._erasures.settle()) is not None:
+            self._succession.fall_back(booted, REASON, {})
 
     def recognise(self, capture: Pixels, attempt: str = "") -> Recognition:
         """What `answer` says of a capture."""

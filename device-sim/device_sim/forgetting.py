@@ -124,8 +124,17 @@ class Forgetting:
         found = self._database.rows("SELECT * FROM erasures WHERE stage <> ? ORDER BY id", Stage.DONE.value)
         return tuple(Erasure.from_row(row) for row in found)
 
-    def begin(self, name: str, *, students: Iterable[Entry], jobs: Iterable[Generation]) -> None:
+    def begin(
+        self,
+        name: str,
+        *,
+        students: Iterable[Entry],
+        jobs: Iterable[Generation],
+        teacher: Literal["removed"] | None,
+    ) -> None:
         """Erase the person of this `name` from all rows; `students` are on the disk, `jobs` in the making.
+
+        `teacher` is what the teacher answered, if it was told already.
 
         Raises:
             StorageError: `storage-full`, `storage-failed`, `store-corrupt`; nothing has changed then.
@@ -141,6 +150,7 @@ class Forgetting:
                 decisions=_count(connection, "SELECT count(*) FROM decisions WHERE person = ?", person),
                 students=tuple(packages[each] for each in learnt if each in packages),
                 jobs=tuple(str(each) for each in learnt if each in making),
+                teacher=teacher,
             )
             connection.execute("DELETE FROM persons WHERE person = ?", (person,))
             connection.execute("DELETE FROM lessons WHERE person = ?", (person,))

@@ -18,13 +18,14 @@ One process at a time may use a folder.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from device_sim.pointer import Entry, Generation, Pointer, Standing
+from device_sim.shredder import shred_file
 from tutelage.errors import Code, PackageError, StorageError, TutelageError, UsageError
 from tutelage.files import atomic_write, make_folder, read_bytes, storage_error, sweep
 from tutelage.package import StudentPackage, read_package
@@ -104,7 +105,7 @@ class Generations:
         Raises:
             UsageError: nothing was installed.
         """
-        return self._required().next_generation()
+        return self.required.next_generation()
 
     def install(self, data: bytes, *, allow_older: bool = False, allow_reverted: bool = False) -> StudentPackage:
         """Let a released package recognise; the present student stays to fall back on.
@@ -154,7 +155,7 @@ class Generations:
             StorageError: `storage-full`, `storage-failed`; the present student goes on.
         """
         package = read_package(data, trusted=[self._device_key])
-        entry, pointer = _entry(package), self._required()
+        entry, pointer = _entry(package), self.required
         if entry.named.is_released:
             raise _signature(f"{entry.named} is a released version: only the cloud may vouch for it")
         if entry.named < pointer.next_generation() or entry.named.version != pointer.current.released.named.version:
@@ -174,7 +175,7 @@ class Generations:
             PackageError: `package-corrupt`, there is nothing else that verifies; the present student stays.
             StorageError: `storage-failed`; the present student stays.
         """
-        pointer = self._required()
+        pointer = self.required
         bad = pointer.current.package
         standing, package, skipped = self._first_good(s for s in pointer.standings() if s.package != bad)
         following = pointer.fallen_back(standing).without(bad, reason)
@@ -188,6 +189,33 @@ class Generations:
             skipped = (*skipped, *self._try_save(following))
         return Booted(package, standing.package.named, skipped)
 
+    def delete(self, unwanted: Collection[Entry]) -> Booted:
+        """Let none of the `unwanted` packages recognise any more nor be fallen back on, and overwrite their files.
+
+        Released versions are never deleted. Works on a full disk too.
+
+        Raises:
+            UsageError: nothing was installed.
+            PackageError: `package-corrupt`, nothing else verifies; everything stays.
+            StorageError: `storage-failed`; called again, it goes on.
+        """
+        pointer = self.required
+        wanted = pointer.avoiding(unwanted)
+        standing, package, skipped = self._first_good(wanted.standings())
+        following = wanted if standing == wanted.current else wanted.fallen_back(standing)
+        surplus = [path for path in self._packages() if path not in {self._path(e) for e in following.entries()}]
+        try:
+            self._point(following)
+        except StorageError as error:
+            if error.code is not Code.STORAGE_FULL:
+                raise
+            for path in surplus:
+                shred_file(path)
+            self._point(following)
+        for path in surplus:
+            shred_file(path)
+        return Booted(package, standing.package.named, skipped)
+
     def boot(self) -> Booted:
         """The student that recognises from now on, verified: the current one, or else what it can fall back on.
 
@@ -198,7 +226,7 @@ class Generations:
             UsageError: nothing was installed.
             PackageError: `package-corrupt`, nothing on disk verifies.
         """
-        pointer, earlier = self._required(), self._skipped
+        pointer, earlier = self.required, self._skipped
         standing, package, here = self._first_good(pointer.standings())
         skipped, self._skipped = (*earlier, *here), ()
         self._pointer = pointer if standing == pointer.current else pointer.fallen_back(standing)
@@ -233,9 +261,12 @@ class Generations:
             raise
 
     def _save(self, pointer: Pointer) -> None:
+        self._point(pointer)
+        self._tidy()
+
+    def _point(self, pointer: Pointer) -> None:
         atomic_write(self._folder / CURRENT, pointer.as_bytes())
         self._pointer = pointer
-        self._tidy()
 
     def _try_save(self, pointer: Pointer) -> tuple[Skipped, ...]:
         """Let `pointer` hold in any case, on disk if possible; what stood in the way."""
@@ -304,7 +335,13 @@ class Generations:
             )
         return package
 
-    def _required(self) -> Pointer:
+    @property
+    def required(self) -> Pointer:
+        """As `pointer`.
+
+        Raises:
+            UsageError: nothing was installed.
+        """
         if self._pointer is None:
             raise UsageError(f"{self._folder} holds no student: install a released package first")
         return self._pointer

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from tutelage.captures import Pixels
-from tutelage.errors import CATALOGUE, Code, ServiceError, TutelageError
+from tutelage.errors import CATALOGUE, Code, PersonError, ServiceError, TutelageError
 from tutelage.files import PRIVATE_MODE, atomic_write, storage_error
 from tutelage.labelling import LabelAnswer, Labeller
 
@@ -84,9 +84,11 @@ class PatientLabeller:
         """Forget everything about `person`.
 
         Raises:
-            PersonError: the teacher does not know the person.
+            PersonError: the teacher does not know the person, or there is none.
             TutelageError: it cannot be reached.
         """
+        if self._teacher is None:
+            raise PersonError(person)
         self._asked().remove(person)
         with self._lock:
             self._untold.discard(person)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from device_sim.typed_json import plain, typed
@@ -164,6 +164,12 @@ class Pointer:
         """With `target` recognising and, behind it, the version it was made of."""
         behind = Standing(target.released, target.released)
         return replace(self, current=target, previous=None if behind == target else behind)
+
+    def avoiding(self, unwanted: Collection[Entry]) -> Pointer:
+        """With none of the `unwanted` packages, unless it is a released version: the newest other one recognises."""
+        standings = [s for s in self.standings() if s.package.named.is_released or s.package not in unwanted]
+        current, *others = standings
+        return replace(self, current=current, previous=others[0] if others else None)
 
     def without(self, entry: Entry, reason: str) -> Pointer:
         """With `entry` remembered as reverted for `reason`."""

@@ -102,6 +102,12 @@ class Reception:
             counted(self._attempts)
             self._ending = False
 
+    def forget(self, model: RunningModel, neighbours: Neighbours) -> None:
+        """Let the same student answer without somebody; captures of a run of failures that is not over go too."""
+        with self._turn:
+            self.model, self.keeper.neighbours = model, neighbours
+            self.keeper.forget_run()
+
     def settle(self) -> None:
         """Stop watching."""
         with self._turn:

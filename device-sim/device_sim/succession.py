@@ -9,6 +9,9 @@ reception. Every change is an event.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
 
 from device_sim.activity import Activity
 from device_sim.attempts import AttemptCounter
@@ -28,7 +31,7 @@ from device_sim.training import Trained
 from device_sim.training_sets import TrainingSets
 from device_sim.trial import gather_evidence, packaged, verdict_numbers
 from device_sim.watch import WatchDecision, WatchVerdict
-from tutelage.biometrics.matching import DecisionRule
+from tutelage.biometrics.matching import DecisionRule, Gallery
 from tutelage.errors import Code, PackageError, StorageError, TrainingError
 from tutelage.nn.packaging import Strangers
 from tutelage.package import StudentPackage, open_impostors, read_package
@@ -173,12 +176,24 @@ class Succession:
             StorageError: `storage-failed`; the present student stays.
         """
         booted = self.generations.revert(reason)
+        self.fall_back(booted, reason, numbers)
+        return booted
+
+    def forget(self, person: str) -> None:
+        """Let the running student know `person` no more, nor what was kept in memory of anybody's last failures."""
+        gallery = self.model.gallery
+        kept = np.array([owner != person for owner in gallery.persons], np.bool_)
+        others = Gallery(tuple(owner for owner in gallery.persons if owner != person), gallery.features[kept])
+        model = replace(self.model, gallery=others)
+        self.reception.forget(model, self._neighbours_in(model))
+
+    def fall_back(self, booted: Booted, reason: str, numbers: Mapping[str, float]) -> None:
+        """Let the student recognise to which the disk went back already."""
         model = self._model_of(booted.package)
         neighbours = self._neighbours_in(model)
         self.package = booted.package
         self.reception.replace(model, neighbours, AttemptCounter.reverted)
         self._tell(EventKind.GENERATION_REVERTED, with_skipped(reason, booted), numbers)
-        return booted
 
     def conclude(self, watched: str, verdict: WatchVerdict) -> None:
         """End the watch window of generation `watched` as its `verdict` says: all is well, or people are worse off.

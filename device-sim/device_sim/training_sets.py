@@ -34,6 +34,8 @@ NOTES = (
     "learnt from, and the student was refused twice in a row",
 )
 """Note of a used sample, by the refusals since the last training with it that passed."""
+UNLEARNT = "the student that had learnt from it was deleted"
+"""Note of a sample that is fresh again."""
 _ONCE_TOO_OFTEN = f"in {len(NOTES)} trainings in a row whose student was refused"
 
 
@@ -116,6 +118,11 @@ class TrainingSets:
                 self._mark(samples, State.USED, NOTES[refusals])
             else:
                 self._mark(samples, State.QUARANTINED, _ONCE_TOO_OFTEN)
+
+    def unlearnt(self, latest: int) -> None:
+        """Sets after number `latest` were learnt by students that are gone: what others gave them is fresh again."""
+        gone = [s for s in self.known(State.USED) if (s.training_set or 0) > latest and s.note == NOTES[0]]
+        self._mark(gone, State.FRESH, UNLEARNT)
 
     def _mark(self, samples: Iterable[Sample], state: State, note: str, number: int | None = None) -> None:
         self._store.mark([s.id for s in samples], state, note=note, training_set=number)

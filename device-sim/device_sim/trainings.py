@@ -7,7 +7,7 @@ restarts, and sees to it that no sample is lost or learnt twice whatever becomes
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from device_sim.conditions import training_state
@@ -17,6 +17,7 @@ from device_sim.gate import Verdict
 from device_sim.holdings import Holdings
 from device_sim.job import Descent, TrainingJob
 from device_sim.learning import training_set
+from device_sim.pointer import Generation
 from device_sim.records import Sample, State
 from device_sim.store import Store
 from device_sim.succession import Succession
@@ -78,6 +79,7 @@ class Trainings:
         for folder in self._folders():
             self._discard(folder, "a new training takes its place")
         job = self._job(self._sets.to_learn(division.learnt))
+        self._write_lessons(job.descent)
         folder = self._jobs / job.descent.generation
         training = Training.prepare(folder, job, self._keys.store, self._settings.budget)
         self._sets.begin(job.descent.training_set, division)
@@ -85,6 +87,7 @@ class Trainings:
             "samples": len(job.training_set.inputs),
             "held_back": len(division.held_back),
             "references": len(job.training_set.references),
+            "training_set": job.descent.training_set,
         }
         self._store.add_event(
             EventKind.TRAINING_STARTED, "the training condition holds", numbers, job.descent.generation
@@ -92,6 +95,12 @@ class Trainings:
         training.start()
         self.current = training
         return training
+
+    def _write_lessons(self, descent: Descent) -> None:
+        """Before anything of a training is on the disk the store knows whom it learns from: all who are enrolled."""
+        generation, parent = Generation.parse(descent.generation), Generation.parse(self._succession.model.version)
+        kept = {entry.named for entry in self._succession.generations.required.entries()}
+        self._store.add_lessons(generation, descent.training_set, self._store.persons(), parent=parent, kept=kept)
 
     def _job(self, samples: Sequence[Sample]) -> TrainingJob:
         """The running student, to be trained on `samples` as the next generation."""
@@ -181,6 +190,11 @@ class Trainings:
             self._sets.learnt(number)
         training.discard()
         return verdict
+
+    def give_up(self, generations: Collection[str]) -> None:
+        """End the training under way if it makes one of these `generations`; its job is somebody else's to remove."""
+        if self.current is not None and self.current.descent.generation in generations:
+            self.stop()
 
     def stop(self) -> None:
         """End a training under way, as before the device is put down; its job stays for `resume`."""
