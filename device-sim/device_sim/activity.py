@@ -16,12 +16,26 @@ class Activity:
         """Nothing was recognised yet; `clock` tells seconds and never goes back."""
         self._clock, self._lock = clock, threading.Lock()
         self._running, self._last_s = 0, -math.inf
+        self._watchers: tuple[Callable[[], None], ...] = ()
+
+    def watch(self, begun: Callable[[], None]) -> None:
+        """Call `begun` when a recognition begins, before anything else is done for it."""
+        with self._lock:
+            self._watchers = (*self._watchers, begun)
+
+    def unwatch(self, begun: Callable[[], None]) -> None:
+        """End what `watch` began."""
+        with self._lock:
+            self._watchers = tuple(watcher for watcher in self._watchers if watcher != begun)
 
     @contextmanager
     def busy(self) -> Iterator[None]:
         """Around one recognition."""
         with self._lock:
             self._running += 1
+            watchers = self._watchers
+        for begun in watchers:
+            begun()
         try:
             yield
         finally:

@@ -22,15 +22,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import structlog
+
+from device_sim.activity import Activity
+from device_sim.giving_way import GivingWay
 from device_sim.job import JOB, MAX_JOB_BYTES, RESULT, Descent, TrainingJob, open_result
 from tutelage.errors import Code, StorageError, TrainingError, TutelageError
 from tutelage.files import atomic_write, read_bytes, storage_error, sweep
 
 LOG = "worker.log"
+_STARTER = ThreadPoolExecutor(1, thread_name_prefix="starts-workers")
+"""Its thread lives as long as the device: a worker dies with the thread that started it."""
+_log = structlog.get_logger()
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -44,6 +53,8 @@ class Budget:
     """Resident memory of the worker."""
     threads: int = 1
     """Processor threads of the worker."""
+    rest_s: float = 0.2
+    """Seconds without a recognition after which the worker, stopped for it, goes on; that time is not its own."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,12 @@ class Training:
     descent: Descent
     last: dict[str, Any] = field(default_factory=dict)
     """The worker's latest line: `step`, `steps`, `bytes` and the losses; or `error` and `message`."""
+    confinement: dict[str, Any] = field(default_factory=dict)
+    """What the worker says it is confined to; empty before."""
     clock: Callable[[], float] = time.monotonic
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _reader: threading.Thread | None = field(default=None, init=False)
+    _giving_way: GivingWay | None = field(default=None, init=False)
     _deadline: float = field(default=0.0, init=False)
     _overran: bool = field(default=False, init=False)
 
@@ -99,8 +113,10 @@ class Training:
         job = TrainingJob.open(read_bytes(folder / JOB, at_most=MAX_JOB_BYTES), key)
         return Training(folder, key, budget, job.descent)
 
-    def start(self) -> None:
+    def start(self, activity: Activity | None = None) -> None:
         """Start the worker, which goes on from the checkpoint; none is started where the result is there already.
+
+        It gives way to `activity`: whenever somebody is recognised it is stopped until nobody is any more.
 
         Raises:
             TrainingError: `training-killed`, the system cannot start another process.
@@ -112,6 +128,7 @@ class Training:
             return
         self._process = process = self._worker()
         self._deadline = self.clock() + self.budget.seconds
+        self._giving_way = GivingWay(process, activity, self.budget.rest_s) if activity else None
         self._reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
         self._reader.start()
         # A worker that is gone already is met when its result is asked for.
@@ -130,7 +147,8 @@ class Training:
             raise storage_error(error, self.folder / LOG, "written") from error
         try:
             with log:
-                return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, env=environment)  # noqa: S603
+                popen = partial(subprocess.Popen[bytes], stdin=pipe, stdout=pipe, stderr=log, env=environment)
+                return _STARTER.submit(popen, command).result()
         except OSError as error:
             raise TrainingError(
                 Code.TRAINING_KILLED, f"the worker could not be started ({error.strerror}): try again later"
@@ -141,7 +159,10 @@ class Training:
             # Whatever else a library may print is no progress.
             with contextlib.suppress(ValueError):
                 told = json.loads(line)
-                if isinstance(told, dict):
+                if isinstance(told, dict) and "confinement" in told:
+                    self.confinement = told["confinement"]
+                    _log.info("worker confined", generation=self.descent.generation, **self.confinement)
+                elif isinstance(told, dict):
                     self.last = {**self.last, **told}
 
     @property
@@ -153,7 +174,8 @@ class Training:
         """Whether the worker is still at work; kills it if its time is up."""
         if self._process is None or self._process.poll() is not None:
             return False
-        if self.clock() > self._deadline:
+        stopped_s = self._giving_way.stopped_s if self._giving_way else 0.0
+        if self.clock() > self._deadline + stopped_s:
             self._overran = True
             self.kill()
         return self._process.poll() is None
@@ -182,6 +204,8 @@ class Training:
         if self._process is None:
             return 0
         status = self._process.wait()
+        if self._giving_way is not None:
+            self._giving_way.end()
         if self._reader is not None:
             self._reader.join()
         if self._process.stdout is not None:

@@ -1,35 +1,37 @@
 """The self-distillation worker: a process of its own, at the lowest priority, that trains and then ends.
 
 `python -m device_sim.worker FOLDER` reads the sealed job in FOLDER, trains from the checkpoint found there if any, and
-leaves the sealed result beside it. The key comes on standard input, so that it shows in no process list. Progress goes
-to standard output, one JSON object a line: `step`, `steps`, `bytes` and the losses; a failure ends it with one line of
-`error` and `message`. It gives up when it has grown over its memory budget; its parent ends it when time is up; it ends
-by itself when its parent is gone. Whenever that is, the folder holds a job that can be taken up again.
+leaves the sealed result beside it. The key comes on standard input, so that it shows in no process list. It tells on
+standard output, one JSON object a line, first `confinement`, what it is confined to (`confinement`), then `step`,
+`steps`, `bytes` and the losses; a failure ends it with one line of `error` and `message`. It gives up when it needs
+more than its memory budget; its parent ends it when time is up; it ends when its parent is gone, and at once where
+another worker is at the same job. Whenever that is, the folder holds a job that can be taken up again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
 import torch
 
+from device_sim.confinement import confine, die_with_parent, lower_priority, peak_bytes
 from device_sim.job import CHECKPOINT, JOB, MAX_JOB_BYTES, RESULT, TrainingJob, seal_result
 from tutelage.errors import Code, TrainingError, TutelageError
-from tutelage.files import atomic_write, read_bytes
+from tutelage.files import atomic_write, read_bytes, storage_error
 from tutelage.nn.checkpoints import Codec
 from tutelage.nn.self_distil import self_distil
 from tutelage.nn.students import load_student, save_weights
 from tutelage.nn.train_teacher import Progress
 from tutelage.sealing import KEY_BYTES, open_sealed, seal
 
-LOWEST_PRIORITY = 19
 EXIT_PARENT_GONE = 141
 """128 + SIGPIPE: nobody reads the progress any more."""
 
@@ -41,7 +43,11 @@ def work(folder: Path, key: bytes, out: IO[str]) -> None:
         TutelageError: the job, its checkpoint or the disk; `training-budget` if memory ran over, `training-diverged`.
         BrokenPipeError: nobody reads `out`.
     """
-    job = TrainingJob.open(read_bytes(folder / JOB, at_most=MAX_JOB_BYTES), key)
+    train(folder, TrainingJob.open(read_bytes(folder / JOB, at_most=MAX_JOB_BYTES), key), key, out)
+
+
+def train(folder: Path, job: TrainingJob, key: bytes, out: IO[str]) -> None:
+    """Train a `job` that was opened; see `work`."""
     torch.set_num_threads(job.threads)
     torch.use_deterministic_algorithms(True)
     done = self_distil(
@@ -63,17 +69,6 @@ def work(folder: Path, key: bytes, out: IO[str]) -> None:
     atomic_write(folder / RESULT, seal_result(save_weights(done.student), summary, key))
 
 
-def peak_bytes() -> int:
-    """Most resident memory this process ever held, as far as the system tells; else what it holds now."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except (OSError, ValueError):
-        lines = []
-    # Not getrusage: its maximum is inherited from the process that started this one.
-    peak = next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
-    return peak or int(psutil.Process().memory_info().rss)
-
-
 def _sealing(key: bytes) -> Codec:
     """Checkpoints hold class heads, which are persons' features: they are sealed."""
     return Codec(
@@ -87,10 +82,7 @@ def _telling(out: IO[str], memory_bytes: int) -> Progress:
     def progress(step: int, steps: int, losses: dict[str, float]) -> None:
         used = peak_bytes()
         if used > memory_bytes:
-            raise TrainingError(
-                Code.TRAINING_BUDGET,
-                f"training needed {used >> 20} MiB, {memory_bytes >> 20} MiB are allowed: allow more, or learn less",
-            )
+            raise _over_budget(memory_bytes)
         _say(out, {"step": step, "steps": steps, "bytes": used, **losses})
 
     return progress
@@ -101,12 +93,59 @@ def _say(out: IO[str], line: Mapping[str, Any]) -> None:
     out.flush()
 
 
+def work_confined(folder: Path, key: bytes, out: IO[str]) -> None:
+    """`work` as the only worker at the job, within what the job may take of the machine.
+
+    Raises:
+        TutelageError: as `work`; `training-killed`, another worker is at the same job.
+    """
+    with _alone(folder):
+        job = TrainingJob.open(read_bytes(folder / JOB, at_most=MAX_JOB_BYTES), key)
+        _say(out, {"confinement": confine(job.threads, job.memory_bytes).as_json()})
+        try:
+            train(folder, job, key, out)
+        except (MemoryError, RuntimeError) as error:
+            if not _says_no_memory(error):
+                raise
+            raise _over_budget(job.memory_bytes) from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the job in `folder`, which the system lets go of when this process ends."""
+    try:
+        held = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise storage_error(error, folder, "read") from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise TrainingError(Code.TRAINING_KILLED, "another worker is at this training: wait until it ends") from error
+    finally:
+        os.close(held)
+
+
+def _says_no_memory(error: Exception) -> bool:
+    """Whether an allocation failed; torch says so with an error of its own."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def _over_budget(memory_bytes: int) -> TrainingError:
+    allowed, used = memory_bytes >> 20, peak_bytes() >> 20
+    return TrainingError(
+        Code.TRAINING_BUDGET,
+        f"training needed more than {used} MiB, {allowed} MiB are allowed: allow more, or learn less",
+    )
+
+
 def main() -> int:
     """Run the worker; a failure becomes one line and its exit status."""
-    os.nice(LOWEST_PRIORITY)
+    die_with_parent()
+    lower_priority()
     folder, key = Path(sys.argv[1]), sys.stdin.buffer.read(KEY_BYTES)
     try:
-        work(folder, key, sys.stdout)
+        work_confined(folder, key, sys.stdout)
     except TutelageError as error:
         _say(sys.stdout, {"error": error.code.value, "message": error.message})
         return error.exit_code

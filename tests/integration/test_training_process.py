@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,11 @@ import pytest
 import torch
 from toy_device import STORE_KEY, finger, toy_job
 
+from device_sim.activity import Activity
+from device_sim.confinement import peak_bytes
 from device_sim.job import CHECKPOINT, JOB, RESULT, open_result
 from device_sim.training import LOG, Budget, Training
-from device_sim.worker import EXIT_PARENT_GONE, peak_bytes, work
+from device_sim.worker import EXIT_PARENT_GONE, work
 from tutelage.captures import encode_png
 from tutelage.errors import CATALOGUE, Code, StorageError, TrainingError
 
@@ -124,6 +127,8 @@ def test_a_worker_ends_when_nobody_listens_any_more(tmp_path: Path):
     process = training._worker()
     process.stdin.write(STORE_KEY)
     process.stdin.close()
+    confinement = json.loads(process.stdout.readline())["confinement"]
+    assert confinement == {"memory": "rlimit", "memory_bytes": 2**31, "threads": 1, "niceness": 19}
     first = json.loads(process.stdout.readline())
     assert (first["step"], first["steps"]) == (1, 100_000)
     assert set(first) >= {"bytes", "loss", "classification"}
@@ -138,6 +143,98 @@ def test_too_little_memory_is_a_typed_failure_and_the_job_stays(tmp_path: Path):
         worked(training)
     assert caught.value.code is Code.TRAINING_BUDGET
     assert {path.name for path in training.folder.iterdir()} == {JOB}
+
+
+def test_the_kernel_refuses_a_worker_more_memory_than_its_budget(tmp_path: Path):
+    training = prepared(tmp_path, Budget(seconds=120.0, memory_bytes=2**27))  # less than torch alone takes
+    training.start()
+    with pytest.raises(TrainingError, match="128 MiB are allowed") as caught:
+        training.wait()
+    assert caught.value.code is Code.TRAINING_BUDGET
+    assert training.last.get("step", 0) == 0, "it was not the look at the first step that found it"
+    assert (training.folder / JOB).exists()
+
+
+def test_a_worker_computes_in_as_many_threads_as_it_may(tmp_path: Path):
+    training = prepared(tmp_path, steps=100_000)
+    training.start()
+    wait_for(lambda: training.last.get("step", 0) >= 30)
+    process = psutil.Process(training._process.pid)
+    assert training.confinement["threads"] == 1
+    busy = [thread for thread in process.threads() if thread.user_time + thread.system_time > 0.2]
+    assert len(busy) == 1, process.threads()
+    training.kill()
+
+
+def test_a_second_worker_leaves_the_job_to_the_first(tmp_path: Path):
+    training = prepared(tmp_path, steps=100_000)
+    training.start()
+    wait_for(lambda: training.last.get("step", 0) >= 1)
+    second = Training.found(training.folder, STORE_KEY, BUDGET)
+    second.start()
+    with pytest.raises(TrainingError, match="another worker") as caught:
+        second.wait()
+    assert CATALOGUE[caught.value.code].retryable
+    step = training.last["step"]
+    wait_for(lambda: training.last["step"] > step)
+    training.kill()
+    third = Training.found(training.folder, STORE_KEY, BUDGET)
+    third.start()
+    wait_for(lambda: third.last.get("step", 0) > step)
+    third.kill()
+
+
+def test_a_worker_stands_still_while_somebody_is_recognised_and_its_time_with_it(tmp_path: Path):
+    activity, training = Activity(), prepared(tmp_path, Budget(seconds=120.0, memory_bytes=2**31), steps=100_000)
+    training.start(activity)
+    process = psutil.Process(training._process.pid)
+    wait_for(lambda: training.last.get("step", 0) >= 1)
+    with activity.busy():
+        assert process.status() == psutil.STATUS_STOPPED
+        time.sleep(0.1)  # for what it had said already
+        step = training.last["step"]
+        time.sleep(0.5)
+        assert training.last["step"] == step
+        assert training._giving_way.stopped_s > 0.6
+        training.clock = lambda: training._deadline + 0.5
+        assert training.running(), "the time that it stood still is not its own"
+        training.clock = time.monotonic
+    assert process.status() == psutil.STATUS_STOPPED, "captures come in bursts"
+    wait_for(lambda: training.last["step"] > step)
+    with activity.busy():
+        training.kill()
+    assert not process.is_running()
+
+
+DEVICE = """
+import sys, time
+from pathlib import Path
+from device_sim.activity import Activity
+from device_sim.training import Budget, Training
+training = Training.found(Path(sys.argv[1]), bytes.fromhex(sys.argv[2]), Budget(seconds=120.0, memory_bytes=2**31))
+activity = Activity()
+training.start(activity)
+while training.last.get("step", 0) < 1:
+    time.sleep(0.01)
+with activity.busy():
+    print(training._process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_worker_that_stands_still_dies_with_its_device(tmp_path: Path):
+    training = prepared(tmp_path, steps=100_000)
+    words = [sys.executable, "-c", DEVICE, str(training.folder), STORE_KEY.hex()]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as device:
+        told = iter(device.stdout.readline, b"")
+        worker = psutil.Process(next(int(line) for line in told if line.strip().isdigit()))
+        assert worker.status() == psutil.STATUS_STOPPED
+        device.kill()
+    wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, 10)
+    training = Training.found(training.folder, STORE_KEY, BUDGET)
+    training.start()
+    wait_for(lambda: training.last.get("step", 0) >= 2)
+    training.kill()
 
 
 def test_the_peak_is_that_of_this_process_and_only_grows():
