@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -147,8 +146,12 @@ class Training:
             raise storage_error(error, self.folder / LOG, "written") from error
         try:
             with log:
-                popen = partial(subprocess.Popen[bytes], stdin=pipe, stdout=pipe, stderr=log, env=environment)
-                return _STARTER.submit(popen, command).result()
+                streams: dict[str, Any] = {"stdin": pipe, "stdout": pipe, "stderr": log}
+
+                def begun() -> subprocess.Popen[bytes]:
+                    return subprocess.Popen(command, env=environment, **streams)  # noqa: S603 - our own module
+
+                return _STARTER.submit(begun).result()
         except OSError as error:
             raise TrainingError(
                 Code.TRAINING_KILLED, f"the worker could not be started ({error.strerror}): try again later"
