@@ -20,8 +20,10 @@ lost capture never is. All persons are looked at, so `person_confidence` is per 
 of one attempt resemble each other, here and above: where all of an attempt are held back, counts are less sure.
 
 **references**: none that the running student recognises, compared with the person's other references, may be missed.
-One that it misses already (a bad enrolment) does not block for ever. A person's only reference has nothing to be
-compared with but other persons' references: those accepted as somebody else may not become more.
+One that it misses already (a bad enrolment) does not block for ever, nor does one that falls short by no more than
+`reference_slack`: of three dozen references one lies near the accept score, and any change of students moves it. A
+person's only reference has nothing to be compared with but other persons' references: those accepted as somebody else
+may not become more.
 
 **strangers**: captures of the sealed impostor set accepted as *any* enrolled person. The candidate's calibration is
 fitted on this set too, but on comparisons of impostors with *each other*; here they meet the enrolled persons'
@@ -82,6 +84,8 @@ class GateRules:
     """Of the test per person; with 0.975 two of two captures lost are too many, one of one is not."""
     chance_loss: float = 0.1
     """Share of a person's recognised captures that a sound change of students may lose."""
+    reference_slack: float = 0.0
+    """Score by which a reference may fall short of the accept score before it counts as missed by the candidate."""
     max_latency_ratio: float = 1.1
     """Candidate's least latency over the running student's."""
     min_held_back: int = 5
@@ -99,6 +103,10 @@ class GateRules:
             raise UsageError(f"confidence, person_confidence and chance_loss lie between 0 and 1, got {shares}")
         if not (np.isfinite(self.accept_score) and self.max_latency_ratio > 0.0):
             raise UsageError("accept_score must be a number and max_latency_ratio above 0")
+        if not 0.0 <= self.reference_slack <= 10.0:
+            raise UsageError(
+                f"reference_slack lies between 0 and 10, a tenth of the acceptances, got {self.reference_slack}"
+            )
         if self.min_held_back < 1 or self.min_strangers < 1:
             raise UsageError("min_held_back and min_strangers must be 1 or more: without evidence nothing is judged")
 
@@ -223,7 +231,8 @@ def _person(running: Evidence, candidate: Evidence, person: str, rules: GateRule
 
 
 def _references(running: Evidence, candidate: Evidence, rules: GateRules) -> Check:
-    lost, _, missed_before = _changes(running.references, candidate.references, rules)
+    _, _, missed_before = _changes(running.references, candidate.references, rules)
+    lost = _references_lost(running, candidate, rules)
     before, after = (_mistaken_only(evidence, rules) for evidence in (running, candidate))
     numbers = {
         "references": len(running.references),
@@ -238,6 +247,13 @@ def _references(running: Evidence, candidate: Evidence, rules: GateRules) -> Che
         f"{after} that are their person's only one mistaken for another's, before {before}"
     )
     return Check("references", lost == 0 and after <= before, said, numbers)
+
+
+def _references_lost(running: Evidence, candidate: Evidence, rules: GateRules) -> int:
+    """References that the running student recognises and the candidate misses by more than the slack."""
+    enough = rules.accept_score - rules.reference_slack
+    pairs = zip(running.references, candidate.references, strict=True)
+    return sum(old.recognised(rules.accept_score) and not new.recognised(enough) for old, new in pairs)
 
 
 def _mistaken_only(evidence: Evidence, rules: GateRules) -> int:

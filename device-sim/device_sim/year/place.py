@@ -23,7 +23,7 @@ from device_sim.year.settings import YearSettings
 from device_sim.year.timetable import Resident, Timetable
 from tutelage.captures import Pixels
 
-FIRST_SHARE, LAST_SHARE = 0.15, 0.55
+FIRST_SHARE, LAST_SHARE = 0.1, 0.4
 """Share of the victim in an attacker's finger, on the first and on the last day of the attack."""
 _IMPOSTORS_FROM, _ATTACKERS_FROM, _STRANGERS_FROM = 800_000, 850_000, 900_000
 _IMPOSTORS = 40

@@ -106,16 +106,7 @@ def _errors(year: Year) -> Html:
 
 
 def _rates(year: Year) -> Html:
-    head = (
-        "",
-        "",
-        "Misses",
-        "Failed attempts",
-        "Impostors accepted",
-        "Attackers accepted",
-        "Probes missed",
-        "Strangers",
-    )
+    head = ("", "", "Misses", "Failed", "Impostors in", "Attackers in", "Probes missed", "Strangers in")
     rows = [
         (span if place == 0 else "", name, *_cells(rates))
         for span, by_name in thirds(year).items()

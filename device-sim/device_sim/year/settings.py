@@ -63,7 +63,7 @@ class YearSettings:
     """Who attack a device, each after one victim."""
     hostile_stretch: float = 0.08
     """Share of the year that a device is under attack."""
-    wear: float = 0.55
+    wear: float = 0.65
     """Of a sensor at the end of its life."""
     sensors: int = 3
     """Sensors that each device has in turn: a worn one is replaced by a new one with scratches of its own to come."""
