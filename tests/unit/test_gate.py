@@ -465,14 +465,15 @@ def test_a_student_that_gives_no_numbers_is_refused():
 # The slack of references
 
 
-def pairs_of_references(*own: float) -> tuple[ScoredCapture, ...]:
-    return tuple(ScoredCapture(f"r{i // 2}", score, 0.0) for i, score in enumerate(own))
+def references(score: float) -> tuple[ScoredCapture, ...]:
+    """Two a person, of which one of the first person's has this score."""
+    return (ScoredCapture("p0", score, 0.0), *samples(*(HIT,) * 20))
 
 
 @pytest.mark.parametrize(("slack", "score", "passes"), [(0.0, 29.9, False), (2.0, 28.0, True), (2.0, 27.9, False)])
 def test_a_reference_may_fall_short_by_the_slack_and_no_more(slack: float, score: float, passes: bool):
-    running = evidence(references=pairs_of_references(HIT, 30.1))
-    candidate = evidence(references=pairs_of_references(HIT, score))
+    running = evidence(references=references(30.1))
+    candidate = evidence(references=references(score))
     found = check("references", running, candidate, GateRules(reference_slack=slack))
     assert found.passed is passes
     assert found.numbers["newly_missed"] == (not passes)
