@@ -34,6 +34,7 @@ from device_sim.learning import Labelled, plausible
 from device_sim.reception import Answer, Reception
 from device_sim.recognition import Recognition, RunningModel
 from device_sim.records import Sample, State
+from device_sim.rotation import settle_jobs
 from device_sim.sampling import Kind, Liveness, PassThroughLiveness
 from device_sim.store import Store
 from device_sim.succession import Succession
@@ -90,6 +91,7 @@ class Device:
         self._clock, self._later = clock, later
         self._holdings, self._sets = Holdings(store), TrainingSets(store)
         self._erasures = Erasures(store, generations, jobs=jobs, signer=keys.signer, clock=clock)
+        settle_jobs(jobs, keys.store)
         self._erasures.resume()
         self._succession = Succession(
             store, generations, keys, self.settings, liveness=liveness or PassThroughLiveness(), clock=clock

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Protocol
 
 import typer
 
+from device_sim import store_commands
 from tutelage.errors import MissingExtraError, SettingsError, UsageError
 from tutelage.settings import Address
 
@@ -25,6 +26,10 @@ app = typer.Typer(
     add_completion=False,
     help="Ask a device that runs: what it answers, keeps, learns and forgets.",
 )
+
+
+app.command("rotate-key")(store_commands.rotate_key)
+app.command("receipt")(store_commands.receipt)
 
 
 class Reached(Protocol):

@@ -30,7 +30,9 @@ class LabelChore:
         """
         self._device.finish_removals()
         store = self._device.store
-        if told := self._teacher.tell(store.persons, Holdings(store).references_of):
+        with self._device.work:  # nobody is erased between a look at the references and the teacher's hearing of them
+            told = self._teacher.tell(store.persons, Holdings(store).references_of)
+        if told:
             _log.info("the teacher was told of persons enrolled without it", persons=told)
         if not self._device.fetch_labels():
             _log.info("labels fetched")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from io import FileIO
 from pathlib import Path
 
 from tutelage.files import storage_error
@@ -24,15 +25,20 @@ def shred_file(path: Path) -> None:
     """
     try:
         with path.open("r+b", buffering=0) as file:
-            left = os.fstat(file.fileno()).st_size
-            while left > 0:
-                left -= file.write(_ZEROS[:left])
-            os.fsync(file.fileno())
+            overwrite(file)
         path.unlink()
     except FileNotFoundError:
         return
     except OSError as error:
         raise storage_error(error, path, "removed") from error
+
+
+def overwrite(file: FileIO) -> None:
+    """Overwrite all of an open file with zeros, and let that reach the disk."""
+    left = os.fstat(file.fileno()).st_size
+    while left > 0:
+        left -= file.write(_ZEROS[:left])
+    os.fsync(file.fileno())
 
 
 def shred_folder(folder: Path) -> None:

@@ -25,6 +25,7 @@ from device_sim.lessons import latest_set, write_lessons
 from device_sim.pointer import Generation
 from device_sim.pseudonyms import Pseudonyms, pseudonymise
 from device_sim.records import DecisionRecord, Reference, Sample, State, event_from_row
+from device_sim.resealing import reseal
 from device_sim.sampling import MAX_BYTES, Kind
 from device_sim.schema import NAMED_IN_PLAIN, migrate
 from device_sim.vault import Vault
@@ -48,12 +49,10 @@ class Store:
         """Take over an open `database`: bring its layout up to date and try the `key` on it."""
         self._database, self._clock = database, clock
         try:
-            self._vault = self._unlocked(key)
+            self._use(self._unlocked(key))
         except BaseException:
             database.close()
             raise
-        self._pseudonyms = Pseudonyms(self._vault)
-        self.forgetting = Forgetting(database, self._vault, self._pseudonyms, clock)
         # On a full disk a device starts all the same, and scrubs another time.
         with contextlib.suppress(StorageError):
             self.scrub()
@@ -89,6 +88,23 @@ class Store:
             UsageError: `max_bytes` is below `MIN_BYTES`.
         """
         return cls(Database.in_memory(_bound(max_bytes)), key, clock)
+
+    def _use(self, vault: Vault) -> None:
+        self._vault, self._pseudonyms = vault, Pseudonyms(vault)
+        self.forgetting = Forgetting(self._database, vault, self._pseudonyms, self._clock)
+
+    def reseal(self, key: bytes) -> int:
+        """Seal everything with another `key`, which alone opens the store from now on; returns how many parts.
+
+        Raises:
+            StorageError: `storage-full`, `storage-failed`, `store-corrupt`, `key-wrong`; nothing has changed then.
+        """
+        with self._database.transaction() as connection:
+            vault, parts = reseal(connection, self._vault, key)
+            connection.execute("UPDATE meta SET scrub_due = 1")
+            self._tell(connection, EventKind.KEY_ROTATED, "it was asked for", {"parts": parts})
+        self._use(vault)
+        return parts
 
     def scrub(self) -> None:
         """Leave nothing in the file or its log of what was deleted for good, if that was not done since.

@@ -92,7 +92,7 @@ class Trainings:
         self._store.add_event(
             EventKind.TRAINING_STARTED, "the training condition holds", numbers, job.descent.generation
         )
-        training.start()
+        training.start(self._succession.reception.activity)
         self.current = training
         return training
 
@@ -134,7 +134,7 @@ class Trainings:
                 self._discard(folder, futile)
                 continue
             self._store.add_event(EventKind.TRAINING_RESUMED, "it was left unfinished", {}, training.descent.generation)
-            training.start()
+            training.start(self._succession.reception.activity)
             self.current = training
             return training
         return None

@@ -49,10 +49,15 @@ class Vault:
             connection.execute("UPDATE meta SET name_key = ?", (sealed,))
         return cls(database, key, store_id=store_id, name_key=open_sealed(sealed, key, purpose=purpose))
 
-    @property
-    def store_id(self) -> str:
-        """The store's own random id."""
-        return self._store_id
+    def under(self, connection: sqlite3.Connection, key: bytes) -> Vault:
+        """The vault of the same store once all else is sealed with another `key`, in the caller's transaction.
+
+        Raises:
+            StorageError: `key-wrong`, the key has not 32 bytes.
+        """
+        check = seal(_CHECK, key, purpose=check_purpose(self._store_id))
+        connection.execute("UPDATE meta SET check_value = ?", (check,))
+        return Vault(self.database, key, store_id=self._store_id, name_key=self._name_key)
 
     def digest(self, name: str) -> str:
         """64 hexadecimal digits that stand for a name; nobody without the store's secret can try names on them."""

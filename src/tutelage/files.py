@@ -110,7 +110,7 @@ def _write_then(path: Path, data: bytes, mode: int, publish: Callable[[Path, Pat
             publish(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         raise storage_error(error, path, "written") from error
 
@@ -128,7 +128,12 @@ def _link(source: Path, target: Path) -> None:
     os.link(source, target, follow_symlinks=False)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Let the names in `folder` reach the disk.
+
+    Raises:
+        OSError: they could not.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
