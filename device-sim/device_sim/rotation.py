@@ -24,7 +24,7 @@ from device_sim.sampling import MAX_BYTES
 from device_sim.shredder import overwrite, shred_file
 from device_sim.store import Store
 from tutelage.errors import Code, StorageError, UsageError
-from tutelage.files import atomic_write, flush_folder, read_bytes, storage_error
+from tutelage.files import atomic_write, flush_folder, read_bytes, storage_error, sweep
 from tutelage.sealing import is_sealed_with, open_sealed, seal
 
 NEXT = ".next"
@@ -79,6 +79,8 @@ def settle_jobs(jobs: Path, key: bytes) -> int:
         StorageError: `storage-failed`; the next call goes on.
     """
     settled = 0
+    for folder in jobs.glob("*/"):
+        sweep(folder)
     for following in sorted(jobs.glob(f"*/*{NEXT}")):
         if not is_sealed_with(read_bytes(following, at_most=MAX_JOB_BYTES), key):
             shred_file(following)
