@@ -66,12 +66,16 @@ def compiled(recogniser: Recogniser) -> Recogniser:
 
 
 def _compiled(recogniser: Recogniser) -> CompiledRecogniser:
+    session = open_graph(student_graph(recogniser.student, recogniser.readout))
+    return CompiledRecogniser(recogniser.student, recogniser.readout, recogniser.space, session)
+
+
+def open_graph(graph: bytes) -> onnxruntime.InferenceSession:
+    """An ONNX graph, made ready to run on one thread: the caller's."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors: they are raised as well, and what is less concerns its makers
-    graph = student_graph(recogniser.student, recogniser.readout)
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return CompiledRecogniser(recogniser.student, recogniser.readout, recogniser.space, session)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _difference(one: Recogniser, other: Recogniser) -> float:

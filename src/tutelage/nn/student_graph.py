@@ -5,13 +5,15 @@ generation is swapped. A student has six kinds of layers, so its graph is writte
 what only recognition may do: every batch norm is folded into the convolution or linear map before it, adapters that
 nobody reads are left out, and pooling is a matrix product (ONNX has no adaptive pooling).
 
-The graph: input `inputs` (N, 1, side, side), output `vectors` (N, D), or (N, K * D) of all exits; both float32, N free.
-It is in one long-standing version of ONNX, so that any later runtime takes it.
+The graph: input `inputs` (N, 1, side, side), output `vectors` (N, D), or (N, K * D) of all exits; all float32, N free.
+It is in one long-standing version of ONNX, so that any later runtime takes it. Where it is cut in two behind an exit,
+the first part gives the map as well, `map` (N, C, H, W), from which the second goes on.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -25,32 +27,41 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from tutelage.nn.students import EXITS, READOUTS, Adapter, ResidualBlock, Student
 
-INPUTS, VECTORS = "inputs", "vectors"
-"""Names of the graph's input and output."""
+INPUTS, VECTORS, MAP = "inputs", "vectors", "map"
+"""Names of a graph's inputs and outputs."""
+_Shape = tuple[int | str, ...]
 _OPSET, _IR_VERSION = 17, 8  # of ONNX 1.12, 2022
 
 
 def student_graph(student: Student, readout: str) -> bytes:
     """The graph that gives the unit vectors of `readout`, one of `READOUTS`, of `student` in evaluation mode."""
-    writer = _Writer()
     exits = range(EXITS) if readout == "fused" else [READOUTS.index(readout)]
-    y = writer.add("Relu", writer.convolution(INPUTS, student.stem, student.norm))
-    side, found = _halved(student.spec.side), []
-    for k in range(max(exits) + 1):
-        for block in cast(nn.Sequential, student.stages[k]):
-            y = writer.block(y, cast(ResidualBlock, block))
-        side = side if k == 0 else _halved(side)
-        if k in exits:
-            found.append(writer.adapter(y, cast(Adapter, student.adapters[k]), side))
+    writer, spec = _Writer(), student.spec
+    found, _ = writer.stages(writer.stem(student), student, range(max(exits) + 1), exits)
     if len(found) > 1:
         together = writer.add("Concat", *found, axis=1)
         found = [writer.add("Mul", together, writer.constant(np.float32(1 / math.sqrt(len(found)))))]
-    return writer.graph(found[0], student.spec.side, len(exits) * student.spec.dimension)
+    vectors = {VECTORS: (found[0], ("N", len(exits) * spec.dimension))}
+    return writer.graph(INPUTS, ("N", 1, spec.side, spec.side), vectors)
 
 
-def _halved(side: int) -> int:
-    """Side of a map after a convolution of stride 2 whose padding keeps its middle."""
-    return (side + 1) // 2
+def cut_graphs(student: Student, early: int, late: int) -> tuple[bytes, bytes]:
+    """The graph up to exit `early`, and the one from there to exit `late`; exits are numbered from 0."""
+    head, tail, spec = _Writer(), _Writer(), student.spec
+    side = _sides(spec.side)[early]
+    shape = ("N", spec.channels[early], side, side)
+    found, last = head.stages(head.stem(student), student, range(early + 1), [early])
+    outputs = {VECTORS: (found[0], ("N", spec.dimension)), MAP: (last, shape)}
+    rest, _ = tail.stages(MAP, student, range(early + 1, late + 1), [late])
+    return (
+        head.graph(INPUTS, ("N", 1, spec.side, spec.side), outputs),
+        tail.graph(MAP, shape, {VECTORS: (rest[0], ("N", spec.dimension))}),
+    )
+
+
+def _sides(side: int) -> list[int]:
+    """Side of each stage's map: stem and later stages halve it, rounding up; the first stage keeps it."""
+    return [-(-side // 2 ** (k + 1)) for k in range(EXITS)]
 
 
 class _Writer:
@@ -88,6 +99,20 @@ class _Writer:
         """Both of a module into which a batch norm was folded: then there is a bias."""
         return self.constant(module.weight), self.constant(cast(Tensor, module.bias))
 
+    def stem(self, student: Student) -> str:
+        """The map before the first stage."""
+        return self.add("Relu", self.convolution(INPUTS, student.stem, student.norm))
+
+    def stages(self, x: str, student: Student, stages: Iterable[int], exits: Container[int]) -> tuple[list[str], str]:
+        """Some stages in a row from the map `x` on: unit vectors of those that are `exits`, and the last map."""
+        found, sides = [], _sides(student.spec.side)
+        for k in stages:
+            for block in cast(nn.Sequential, student.stages[k]):
+                x = self.block(x, cast(ResidualBlock, block))
+            if k in exits:
+                found.append(self.adapter(x, cast(Adapter, student.adapters[k]), sides[k]))
+        return found, x
+
     def block(self, x: str, block: ResidualBlock) -> str:
         """As `ResidualBlock.forward`."""
         y = self.add("Relu", self.convolution(x, block.conv1, block.norm1))
@@ -106,14 +131,18 @@ class _Writer:
         y = self.add("Gemm", y, *self._weight_and_bias(fuse_linear_bn_eval(adapter.linear, adapter.out)), transB=1)
         return self.add("LpNormalization", y, axis=1, p=2)
 
-    def graph(self, output: str, side: int, length: int) -> bytes:
-        """The whole, as a checked ONNX file."""
-        self._nodes.append(helper.make_node("Identity", [output], [VECTORS], name=VECTORS))
+    def graph(self, name: str, shape: _Shape, outputs: Mapping[str, tuple[str, _Shape]]) -> bytes:
+        """The whole as a checked ONNX file: input `name`, and `outputs` by name, each a result and its shape."""
+        for output, (result, _) in outputs.items():
+            self._nodes.append(helper.make_node("Identity", [result], [output], name=output))
         graph = helper.make_graph(
             self._nodes,
             "student",
-            [helper.make_tensor_value_info(INPUTS, onnx.TensorProto.FLOAT, ["N", 1, side, side])],
-            [helper.make_tensor_value_info(VECTORS, onnx.TensorProto.FLOAT, ["N", length])],
+            [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)],
+            [
+                helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, own)
+                for output, (_, own) in outputs.items()
+            ],
             self._constants,
         )
         model = helper.make_model(
