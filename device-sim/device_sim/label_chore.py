@@ -30,7 +30,9 @@ class LabelChore:
         """
         self._device.finish_removals()
         store = self._device.store
-        with self._device.work:  # nobody is erased between a look at the references and the teacher's hearing of them
+        with (
+            self._device.persons
+        ):  # nobody is erased between a look at the references and the teacher's hearing of them
             told = self._teacher.tell(store.persons, Holdings(store).references_of)
         if told:
             _log.info("the teacher was told of persons enrolled without it", persons=told)

@@ -146,10 +146,9 @@ class Node:
     def status(self) -> DeviceStatus:
         """How the device stands now."""
         device, store = self.device, self.device.store
-        with device.work:
-            pointer, training = device.generations.pointer, device.training
-            labels, trainings = (*self._no_teacher(), *device.labels_missing()), device.training_missing()
-            model = device.model
+        # Without the lock of slow work: who asks how a busy device stands should not wait until it is idle.
+        pointer, training, model = device.generations.pointer, device.training, device.model
+        labels, trainings = (*self._no_teacher(), *device.labels_missing()), device.training_missing()
         if pointer is None:
             raise PackageError(Code.STUDENT_MISSING, "this device has no student: install a released one")
         return DeviceStatus(

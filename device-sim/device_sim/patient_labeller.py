@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from tutelage.captures import Pixels
-from tutelage.errors import CATALOGUE, Code, PersonError, ServiceError, TutelageError
+from tutelage.errors import CATALOGUE, Code, InputError, PersonError, ServiceError, TutelageError
 from tutelage.files import PRIVATE_MODE, atomic_write, storage_error
 from tutelage.labelling import LabelAnswer, Labeller
 
@@ -129,9 +129,7 @@ class PatientLabeller:
             return
         try:
             self._asked().enrol(person, captures)
-        except TutelageError as error:
-            if CATALOGUE[error.code].retryable:
-                raise
+        except InputError as error:
             _log.warning("the teacher cannot use a person's references", code=error.code.value)
         self._reached = True
 

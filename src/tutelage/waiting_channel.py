@@ -9,12 +9,14 @@ Any number of threads may call at the same time. For programs that are one event
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from tutelage.channel import Channel, ChannelSettings
+from tutelage.errors import Code, ServiceError
 
 __all__ = ["WaitingChannel"]
 
@@ -33,7 +35,7 @@ class WaitingChannel:
         Raises:
             SettingsError: the certificates cannot be used.
         """
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._closing, self._closed = asyncio.new_event_loop(), threading.Lock(), False
         self._thread = threading.Thread(target=self._loop.run_forever, name="waiting-channel", daemon=True)
         self._thread.start()
 
@@ -61,9 +63,20 @@ class WaitingChannel:
 
     def close(self) -> None:
         """End the connection; calls that still run fail as `call-cancelled`."""
-        if self._loop.is_running():
-            self._wait(self._channel.close())
-            self._end_loop()
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(self._end_calls(), self._loop).result()
+        self._end_loop()
+
+    async def _end_calls(self) -> None:
+        """End the connection, and the calls that wait between two tries of it."""
+        await self._channel.close()
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
 
     def _end_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -76,10 +89,22 @@ class WaitingChannel:
         async def run() -> _Answer:
             return await work
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        with self._closing:
+            if self._closed:
+                cast(Any, work).close()
+                raise _cancelled()
+            future = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError as error:
+            raise _cancelled() from error
 
     def __enter__(self) -> WaitingChannel:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _cancelled() -> ServiceError:
+    return ServiceError(Code.CALL_CANCELLED, "the connection was closed while the call ran: open another one")

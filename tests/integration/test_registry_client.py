@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -20,6 +22,7 @@ from tutelage.api.registry.v1 import registry_pb2 as pb
 from tutelage.channel import ChannelSettings
 from tutelage.errors import Code, ObjectError, PackageError, RequestError, ServiceError
 from tutelage.registry_client import RegistryClient
+from tutelage.settings import Address
 
 TIMEOUT = timedelta(seconds=20)
 
@@ -96,3 +99,26 @@ def test_transfers_that_break_go_on_where_they_stopped(tmp_path, monkeypatch):
         assert client.download(wanted) == data
         assert len(asked) == 3
         assert 0 == asked[0] < asked[1] < asked[2]
+
+
+def test_a_call_that_waits_for_its_next_try_ends_when_the_client_is_closed():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = Address("127.0.0.1", probe.getsockname()[1])
+    client = RegistryClient(ChannelSettings(nobody), timeout=timedelta(seconds=60))
+    ended: list[ServiceError] = []
+
+    def ask() -> None:
+        with pytest.raises(ServiceError) as raised:
+            client.check_in("gate", "stable", pb.DeviceState())
+        ended.append(raised.value)
+
+    calls = [threading.Thread(target=ask) for _ in range(8)]
+    for call in calls:
+        call.start()
+    time.sleep(1)
+    client.close()
+    for call in calls:
+        call.join(20)
+    ask()  # and one that comes later
+    assert [error.code for error in ended] == [Code.CALL_CANCELLED] * 9
