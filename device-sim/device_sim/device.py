@@ -9,7 +9,8 @@ sets and their fate (`trainings`, `training_sets`), the worker (`training`), stu
 Threads: any number may recognise; they wait for each other only as long as one write to the store takes. Whatever
 changes who is enrolled, what is learnt or which student recognises is done one at a time, under the lock `work`, and
 never makes a recognition wait: what is slow is prepared beside the running student. Nobody holds `work` while the
-teacher is asked for labels or the worker trains.
+teacher is asked or the worker trains. Who is enrolled is changed here and at the teacher together, under the lock
+`persons`, which is taken before `work`.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class Device:
 
     work: threading.RLock
     """Held by whoever changes who is enrolled, what is learnt or which student recognises."""
+    persons: threading.RLock
+    """Held by whoever enrols or erases, also while the teacher is told of it."""
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class Device:
         """
         self.store, self.generations, self.labeller = store, generations, labeller
         self.settings = settings or DeviceSettings()
-        self.work = threading.RLock()
+        self.work, self.persons = threading.RLock(), threading.RLock()
         self._clock, self._later = clock, later
         self._holdings, self._sets = Holdings(store), TrainingSets(store)
         self._erasures = Erasures(store, generations, jobs=jobs, signer=keys.signer, clock=clock)
@@ -134,18 +137,19 @@ class Device:
             StorageError: the store is full or failed; nobody was enrolled.
         """
         captures = [check_capture(capture) for capture in captures]
-        with self.work:
+        with self.persons:
             known = self._holdings.references_of(person)
             self.labeller.enrol(person, [*known, *captures])
             try:
-                self.store.enrol(person, captures)
+                with self.work:
+                    self.store.enrol(person, captures)
+                    self.reception.enrolled(person, captures)
             except StorageError:
                 if known:
                     self.labeller.enrol(person, known)
                 else:
                     self.labeller.remove(person)
                 raise
-            self.reception.enrolled(person, captures)
         return len(known) + len(captures)
 
     def erase(self, person: str) -> Erased:
@@ -157,10 +161,11 @@ class Device:
             StorageError: nothing was erased, or the next call or start goes on.
             TutelageError: the teacher does not answer; the device's part is done, and the next call goes on.
         """
-        with self.work:
-            self._erasures.begin(person, self.labeller)
-            self._succession.forget(person)
-            self._settle_erasures()
+        with self.persons:
+            with self.work:
+                self._erasures.begin(person, self.labeller)
+                self._succession.forget(person)
+                self._settle_erasures()
             self._erasures.tell(self.labeller)
             return self._erasures.erased(person)
 
@@ -174,8 +179,9 @@ class Device:
         Raises:
             TutelageError: as `erase`; the next call goes on.
         """
-        with self.work:
-            self._settle_erasures()
+        with self.persons:
+            with self.work:
+                self._settle_erasures()
             self._erasures.tell(self.labeller)
 
     def _settle_erasures(self) -> None:
@@ -254,9 +260,8 @@ class Device:
     # Training, gate and swap
 
     def training_missing(self) -> tuple[str, ...]:
-        """What is missing before a training starts; empty when one would."""
-        with self.work:
-            return self._trainings.missing()
+        """What is missing before a training starts; empty when one would. Waits for nobody."""
+        return self._trainings.missing()
 
     def start_training(self) -> Training | tuple[str, ...]:
         """Start the worker if the training condition holds; what is missing if not.
