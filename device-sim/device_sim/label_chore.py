@@ -30,9 +30,8 @@ class LabelChore:
         """
         self._device.finish_removals()
         store = self._device.store
-        with (
-            self._device.persons
-        ):  # nobody is erased between a look at the references and the teacher's hearing of them
+        # Nobody is erased between a look at the references and the teacher's hearing of them.
+        with self._device.persons:
             told = self._teacher.tell(store.persons, Holdings(store).references_of)
         if told:
             _log.info("the teacher was told of persons enrolled without it", persons=told)
