@@ -171,6 +171,8 @@ class Trainings:
 
         What may go better another time is left for `resume`.
         """
+        if training is not self.current:  # its folder may be another training's by now
+            return TrainingError(Code.TRAINING_KILLED, "the training was given up before its end: train again")
         number = training.descent.training_set
         try:
             verdict = self._succession.judge(training.descent, training.wait())
