@@ -23,7 +23,7 @@ from device_sim.store import Store
 from device_sim.succession import Succession
 from device_sim.training import Training
 from device_sim.training_sets import Division, TrainingSets, blames_samples, divide
-from tutelage.errors import CATALOGUE, StorageError, TutelageError
+from tutelage.errors import CATALOGUE, Code, StorageError, TrainingError, TutelageError
 from tutelage.nn.students import save_weights
 
 MAX_RESUMPTIONS = 3
