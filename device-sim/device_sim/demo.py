@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from device_sim.clouds import Cloud, NearCloud
-from device_sim.conditions import LabelCondition, TrainingCondition, Window
+from device_sim.conditions import LabelCondition, TrainingCondition
 from device_sim.device_settings import DeviceSettings
 from device_sim.fleet import DAY_S, EPOCH_S, NIGHT_S, Observer, Post, Release, install, simulate
 from device_sim.ledger import Ledger
 from device_sim.measuring import WHO, Measured, curve, distributions, pooled
 from device_sim.models import CONTINUED_PERSONS, ImageTraining, Models, Progress, continued, from_images, shipped
+from device_sim.occasion import Window
 from device_sim.provenance import made
 from device_sim.results import FROZEN, SELF_DISTILLED, TEACHER, Result, TableRow
 from device_sim.site import ImageDrift, Site, SiteSize, image_site, readable, synthetic_site

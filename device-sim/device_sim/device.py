@@ -24,19 +24,18 @@ from pathlib import Path
 import structlog
 
 from device_sim.activity import Activity
-from device_sim.conditions import label_state
 from device_sim.device_settings import DeviceKeys, DeviceSettings
 from device_sim.erasure import REASON, Erased, Erasures
 from device_sim.events import EventKind
 from device_sim.gate import Verdict
 from device_sim.generations import Booted, Generations
 from device_sim.holdings import Holdings
-from device_sim.learning import Labelled, plausible
+from device_sim.label_requests import LabelRequests
+from device_sim.occasion import Moment
 from device_sim.reception import Answer, Reception
 from device_sim.recognition import Recognition, RunningModel
-from device_sim.records import Sample, State
 from device_sim.rotation import settle_jobs
-from device_sim.sampling import Kind, Liveness, PassThroughLiveness
+from device_sim.sampling import Liveness, PassThroughLiveness
 from device_sim.store import Store
 from device_sim.succession import Succession
 from device_sim.training import Training
@@ -45,7 +44,7 @@ from device_sim.trainings import Trainings
 from device_sim.watch import WatchVerdict
 from tutelage.captures import Pixels, check_capture
 from tutelage.errors import StorageError, TutelageError
-from tutelage.labelling import LabelAnswer, Labeller
+from tutelage.labelling import Labeller
 from tutelage.package import StudentPackage
 
 POLL_S = 0.05
@@ -93,6 +92,8 @@ class Device:
         self.work, self.persons = threading.RLock(), threading.RLock()
         self._clock, self._later = clock, later
         self._holdings, self._sets = Holdings(store), TrainingSets(store)
+        own = self.settings
+        self._labels = LabelRequests(store, own.labels, own.learning, own.sampling)
         self._erasures = Erasures(store, generations, jobs=jobs, signer=keys.signer, clock=clock)
         settle_jobs(jobs, keys.store)
         self._erasures.resume()
@@ -186,8 +187,10 @@ class Device:
 
     def _settle_erasures(self) -> None:
         self._trainings.give_up(self._erasures.to_give_up())
-        if (booted := self._erasures.settle()) is not None:
-            self._succession.fall_back(booted, REASON, {})
+        self._erasures.settle()
+        # Not by what `settle` did: where this failed before, it has to be made good.
+        if self._succession.package.digest != self.generations.required.current.package.digest:
+            self._succession.fall_back(self.generations.boot(), REASON, {})
 
     def recognise(self, capture: Pixels, attempt: str = "") -> Recognition:
         """What `answer` says of a capture."""
@@ -218,14 +221,14 @@ class Device:
 
     def labels_missing(self) -> tuple[str, ...]:
         """What is missing before the teacher is asked; empty when the label condition holds."""
-        return self.settings.labels.missing(label_state(self.store, self._clock()))
+        return self._labels.missing(Moment(self._clock(), self.activity.idle_s))
 
     def fetch_labels(self) -> tuple[str, ...]:
         """Ask the teacher about all waiting attempts if the label condition holds; what is missing if not."""
         with self.work:
             if missing := self.labels_missing():
                 return missing
-            attempts = self._waiting()
+            attempts = self._labels.waiting()
             enrolled = frozenset(self.store.persons())
         answers = self.labeller.label([[capture for _, capture in attempt] for attempt in attempts])
         with self.work:
@@ -234,28 +237,8 @@ class Device:
             for attempt, answer in zip(attempts, answers, strict=True):
                 # Who was erased while the teacher thought comes back by no answer; the attempt is asked about again.
                 if gone.isdisjoint((answer.person or "", *answer.soft)):
-                    self._take_answer(attempt, answer)
+                    self._labels.take(attempt, answer, self.reception)
         return ()
-
-    def _waiting(self) -> list[list[tuple[Sample, Pixels]]]:
-        """Second samples without a label, with their captures, by attempt."""
-        waiting = [s for s in self.store.samples(State.FRESH) if s.kind is Kind.SECOND and s.label is None]
-        attempts: dict[int, list[tuple[Sample, Pixels]]] = {}
-        for sample, capture in self._holdings.opened(waiting):
-            attempts.setdefault(sample.attempt_end, []).append((sample, capture))
-        return list(attempts.values())
-
-    def _take_answer(self, attempt: Sequence[tuple[Sample, Pixels]], answer: LabelAnswer) -> None:
-        """Store the teacher's word on one attempt, and quarantine what the running student cannot believe."""
-        ids = [sample.id for sample, _ in attempt]
-        self.store.label(ids, answer)
-        if answer.person is None:
-            return
-        labelled = [Labelled(capture, answer.person) for _, capture in attempt]
-        believed = plausible(self.model, labelled, self.settings.learning.plausible_rank)
-        doubted = [i for i, ok in zip(ids, believed, strict=True) if not ok]
-        self.store.mark(doubted, State.QUARANTINED, note="the running student finds this label implausible")
-        self.reception.remember(answer.person, self.model.features([capture for _, capture in attempt]))
 
     # Training, gate and swap
 

@@ -35,6 +35,9 @@ class LearningRules:
     """Let a sample count by the teacher's confidence."""
     whole_attempts: bool = True
     """Learn from all captures of a failed attempt: they are one person's."""
+    contradiction_s: float = 10.0
+    """Where the sensor tells no attempts apart: seconds after a failed attempt in which a sure recognition is taken for
+    one of the same person, so that a label of somebody else is quarantined."""
     plausible_rank: int = 3
     """A teacher's label is quarantined unless the running student finds the named person among this many nearest."""
 

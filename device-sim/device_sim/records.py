@@ -116,7 +116,8 @@ class Label:
     margin: float
     """Cosine of the nearest person minus that of the second nearest, by whoever gave the label; NaN where unknown."""
     answer: Mapping[str, Any]
-    """The teacher's answer in full (`soft`, `reason`, `space`); empty where the device itself matched."""
+    """The teacher's answer in full (`soft`, `reason`, `space`) and how often one was `asked`; empty where the device
+    itself matched."""
 
 
 @dataclass(frozen=True)

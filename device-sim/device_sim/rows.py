@@ -85,7 +85,9 @@ def add_sample(
 def label_sample(connection: sqlite3.Connection, sample_id: int, answer: LabelAnswer) -> bool:
     """Store the teacher's answer, with pseudonyms for names; false where there is no such second sample any more."""
     source = LabelSource.ABSTAINED if answer.person is None else LabelSource.TEACHER
-    text = json.dumps({"soft": dict(answer.soft), "reason": answer.reason, "space": answer.space})
+    before = connection.execute("SELECT source, answer FROM samples WHERE id = ?", (sample_id,)).fetchone()
+    asked = 1 + (json.loads(before["answer"]).get("asked", 1) if before and before["source"] else 0)
+    text = json.dumps({"soft": dict(answer.soft), "reason": answer.reason, "space": answer.space, "asked": asked})
     values = (answer.person, source.value, text, real(answer.confidence), real(answer.margin))
     return connection.execute(_LABEL, (*values, sample_id)).rowcount == 1
 

@@ -17,6 +17,7 @@ from device_sim.gate import Verdict
 from device_sim.holdings import Holdings
 from device_sim.job import Descent, TrainingJob
 from device_sim.learning import training_set
+from device_sim.occasion import Moment
 from device_sim.pointer import Generation
 from device_sim.records import Sample, State
 from device_sim.store import Store
@@ -56,7 +57,8 @@ class Trainings:
         return self._missing(divide(self._sets.known(State.FRESH)))
 
     def _missing(self, division: Division) -> tuple[str, ...]:
-        state = training_state(self._store, self._clock(), running=self.current is not None)
+        moment = Moment(self._clock(), self._succession.reception.activity.idle_s)
+        state = training_state(self._store, moment, running=self.current is not None)
         held = len(self._sets.known(State.HELD_BACK))
         missing = self._settings.training.missing(state)
         return missing or division.missing(held, self._settings.gate.min_held_back) or self._strangers_missing()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from device_sim.conditions import (
     LabelState,
     TrainingCondition,
     TrainingState,
-    Window,
     label_state,
     training_state,
 )
 from device_sim.events import EventKind
+from device_sim.occasion import Moment, Window
 from device_sim.records import DecisionRecord, State
 from device_sim.sampling import Observation, Sampler, SampleRules
 from device_sim.store import Store
@@ -108,18 +109,18 @@ def feed(store: Store, clock: Clock, rng: np.random.Generator, person: str, *sco
 
 def test_a_label_state_counts_attempts_and_not_captures(store: Store, clock: Clock, rng: np.random.Generator):
     feed(store, clock, rng, "anna", 1, 1, 1, 1, 1, 1, 40)
-    assert label_state(store, clock()) == LabelState(2, 7.0, math.inf)
+    assert label_state(store, Moment(clock())) == LabelState(2, 7.0, math.inf, Moment(clock()))
     store.add_event(EventKind.LABELS_ASKED, "asked", {}, "")
     first_attempt = [s.id for s in store.samples(State.FRESH)][:3]
     store.label(first_attempt, LabelAnswer("anna", 0.9, 0.3, {"anna": 0.9}, "", "teacher"))
     clock.now_s += 5
-    assert label_state(store, clock()) == LabelState(1, 9.0, 5.0)
+    assert label_state(store, Moment(clock())) == LabelState(1, 9.0, 5.0, Moment(clock()))
 
 
 def test_nothing_waits_in_an_empty_store(store: Store, clock: Clock):
-    assert label_state(store, clock()) == LabelState(0, 0.0, math.inf)
-    now_s = clock()
-    assert training_state(store, now_s, running=False) == TrainingState(0, 0, math.inf, False, now_s)
+    assert label_state(store, Moment(clock())) == LabelState(0, 0.0, math.inf, Moment(clock()))
+    now = Moment(clock())
+    assert training_state(store, now, running=False) == TrainingState(0, 0, math.inf, False, 0.0, now)
 
 
 def test_a_training_state_counts_matched_and_taught_labels_but_no_abstentions(
@@ -130,10 +131,10 @@ def test_a_training_state_counts_matched_and_taught_labels_but_no_abstentions(
     second = [s.id for s in store.samples(State.FRESH)][2:]
     store.label(second[:3], LabelAnswer("ben", 0.9, 0.3, {"ben": 0.9}, "", "teacher"))
     store.label(second[3:], LabelAnswer(None, 0.0, 0.0, {}, "nobody near enough", "teacher"))
-    now_s = clock()
-    assert training_state(store, now_s, running=True) == TrainingState(5, 2, math.inf, True, now_s)
+    now = Moment(clock())
+    assert training_state(store, now, running=True) == TrainingState(5, 2, math.inf, True, 8.0, now)
     store.mark([second[0]], State.USED, note="learnt", training_set=1)
-    assert training_state(store, clock(), running=False).fresh == 4
+    assert training_state(store, Moment(clock()), running=False).fresh == 4
 
 
 def test_a_clock_set_back_a_year_stops_neither_labels_nor_training(
@@ -143,8 +144,8 @@ def test_a_clock_set_back_a_year_stops_neither_labels_nor_training(
     store.add_event(EventKind.LABELS_ASKED, "asked", {}, "")
     store.add_event(EventKind.TRAINING_STARTED, "enough samples", {}, "v1+1")
     clock.now_s -= 365 * 86_400
-    assert LABEL.missing(label_state(store, clock())) == ()
-    assert training_state(store, clock(), running=False).since_last_s == math.inf
+    assert LABEL.missing(label_state(store, Moment(clock()))) == ()
+    assert training_state(store, Moment(clock()), running=False).since_last_s == math.inf
 
 
 @pytest.mark.parametrize(
@@ -163,5 +164,56 @@ def test_a_window_is_open_for_some_of_its_period(length_s: float):
 
 def test_a_training_waits_for_its_window():
     windowed = replace(TRAIN, window=Window(start_s=0.0, length_s=3600.0))
-    assert windowed.missing(replace(READY, now_s=86_000.0)) == ("the training window opens in 400 s",)
-    assert windowed.missing(replace(READY, now_s=86_400.0)) == ()
+    assert windowed.missing(replace(READY, moment=Moment(86_000.0))) == ("the training window opens in 400 s",)
+    assert windowed.missing(replace(READY, moment=Moment(86_400.0))) == ()
+
+
+def test_a_label_request_waits_for_its_occasion_too():
+    quiet = replace(LABEL, min_idle_s=60.0, window=Window(start_s=0.0, length_s=3600.0))
+    state = LabelState(4, 0.0, math.inf, Moment(86_000.0, idle_s=59.0))
+    assert quiet.missing(state) == ("nobody recognised for 59 of 60 s", "the label window opens in 400 s")
+    assert quiet.missing(replace(state, moment=Moment(86_400.0, idle_s=60.0))) == ()
+
+
+def test_a_training_waits_until_nobody_was_recognised_for_a_while():
+    quiet = replace(TRAIN, min_idle_s=60.0)
+    assert quiet.missing(replace(READY, moment=Moment(idle_s=0.0))) == ("nobody recognised for 0 of 60 s",)
+    assert quiet.missing(replace(READY, moment=Moment(idle_s=61.0))) == ()
+    assert quiet.missing(READY) == (), "nobody ever was"
+
+
+def test_what_the_platform_objects_is_waited_for_and_said(tmp_path: Path):
+    file = tmp_path / "hold"
+    held = replace(TRAIN, hold_file=str(file))
+    assert held.missing(READY) == ()
+    file.write_text(" battery at 12 %\n\x07of its capacity\n")
+    assert held.missing(READY) == ("the platform says: battery at 12 % ?of its capacity",)
+    file.write_text("hot " * 1000)
+    assert len(held.missing(READY)[0]) < 110
+    file.write_text(" \n")
+    assert held.missing(READY) == ()
+    file.unlink()
+    file.mkdir()
+    assert held.missing(READY) == ("the platform says: nothing, its file cannot be read (Is a directory)",)
+
+
+def test_few_samples_that_are_old_are_learnt_from():
+    aged = replace(TRAIN, max_age_s=100.0)
+    few = replace(READY, fresh=3, oldest_s=99.0)
+    assert aged.missing(few) == ("3 of 32 labelled fresh samples",)
+    assert aged.missing(replace(few, oldest_s=100.0)) == ()
+    assert aged.missing(replace(few, fresh=0, persons=2, oldest_s=0.0)) == ("0 of 32 labelled fresh samples",)
+
+
+def test_who_abstained_is_asked_about_once_more_when_the_teacher_is_another(
+    store: Store, clock: Clock, rng: np.random.Generator
+):
+    def waiting(space: str) -> int:
+        return label_state(store, Moment(clock()), teacher_space=space).waiting
+
+    feed(store, clock, rng, "anna", 1, 1, 1)
+    ids = [s.id for s in store.samples(State.FRESH)]
+    store.label(ids, LabelAnswer(None, 0.0, 0.0, {}, "nobody near enough", "old"))
+    assert [waiting(space) for space in ("", "old", "new")] == [0, 0, 1]
+    store.label(ids, LabelAnswer(None, 0.0, 0.0, {}, "nobody near enough", "new"))
+    assert [waiting(space) for space in ("", "old", "new", "newest")] == [0, 0, 0, 0]

@@ -128,7 +128,7 @@ def test_the_teachers_answer_is_stored_with_second_samples_alone(store: Store, c
     label = store.sample(second[0]).label
     assert label is not None
     assert (label.person, label.source, label.confidence, label.margin) == ("ben", LabelSource.TEACHER, 0.875, 0.5)
-    assert label.answer == {"soft": {"ben": 0.875, "anna": 0.125}, "reason": "", "space": "teacher"}
+    assert label.answer == {"soft": {"ben": 0.875, "anna": 0.125}, "reason": "", "space": "teacher", "asked": 1}
     assert store.sample(first).label.person == "anna"
 
 
