@@ -61,7 +61,9 @@ class Books:
     captures: int = 0
     unanswered: int = 0
     enrolments: Counter[str] = field(default_factory=Counter)
+    erased: set[str] = field(default_factory=set)
     lost: int = 0
+    remembered: int = 0
     mixed: int = 0
     boots: int = 0
     offline_nights: int = 0
@@ -107,6 +109,8 @@ class Books:
             enrolments=sum(self.enrolments.values()),
             re_enrolments=again,
             persons_lost=self.lost,
+            erasures=len(self.erased),
+            persons_remembered=self.remembered,
             spaces_mixed=self.mixed,
             restarts=self.boots,
             nights_without_labels=self.offline_nights,

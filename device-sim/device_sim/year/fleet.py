@@ -7,6 +7,7 @@ device is the same whoever else is played, and in whatever order.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from device_sim.fleet import POLL_S
 from device_sim.models import Progress, shipped
 from device_sim.provenance import made
 from device_sim.typed_json import plain
+from device_sim.worker import EXIT_PARENT_GONE
 from device_sim.year.books import told_by
 from device_sim.year.life import Life
 from device_sim.year.measuring import page_of
@@ -122,13 +124,21 @@ class _Here:
     """What a process keeps between devices."""
 
     told: Any
+    parent: int
 
 
 def _begin(told: Any) -> None:
     """Prepare a process: one thread, for networks this small gain nothing from more."""
     torch.set_num_threads(1)
-    _Here.told = told
+    _Here.told, _Here.parent = told, os.getppid()
 
 
 def _elsewhere(settings: YearSettings, number: int, out: Path) -> DeviceYear:
-    return play_device(settings, number, out, _Here.told.put)
+    return play_device(settings, number, out, _told)
+
+
+def _told(number: int) -> None:
+    """Tell of a day, unless nobody is left to hear of it."""
+    if os.getppid() != _Here.parent:
+        os._exit(EXIT_PARENT_GONE)
+    _Here.told.put(number)

@@ -118,8 +118,10 @@ class Life:
         """Erase who leaves and enrol who joins; without a network, who joins waits for it."""
         here = {resident.name: resident for resident in self.place.residents(day)}
         leaving, joining = self.enrolled.keys() - here.keys(), sorted(here.keys() - self.enrolled.keys())
+        if self.uplink.online and self.device.pending_removals():
+            self.device.finish_removals()
         for name in sorted(leaving):
-            self._erase(name)
+            self._erase(name, day)
         joined = [name for name in joining if self._enrol(here[name], day)]
         if joined and day:
             self.books.tell(day, "joined", f"{len(joined)} enrolled on the sensor as it is")
@@ -136,8 +138,16 @@ class Life:
         self.enrolled[resident.name], self._references[resident.name] = resident, references
         return True
 
-    def _erase(self, name: str) -> None:
+    def _erase(self, name: str, day: int) -> None:
+        """Erase who leaves; without a network the teacher hears of it later."""
         del self.enrolled[name], self._references[name]
+        self.books.erased.add(name)
+        try:
+            self.device.erase(name)
+        except ServiceError:
+            self.books.tell(day, "left", "erased here; the teacher is told once it can be reached")
+        else:
+            self.books.tell(day, "left", "erased here and at the teacher")
 
     # Visits
 
@@ -237,8 +247,9 @@ class Life:
         return released_model(package, references, self.settings.device.sampling)
 
     def _check(self) -> None:
-        """Count whoever the device should know and does not, in the store or in the running student's space."""
+        """Count whom the device should know and does not, and whom it should not and does."""
         model = self.device.model
         known = set(self.device.store.persons()) & set(model.gallery.persons)
         self.books.lost += len(self.enrolled.keys() - known)
+        self.books.remembered += len(self.books.erased & {*self.device.store.persons(), *model.gallery.persons})
         self.books.mixed += model.gallery.features.space != model.recogniser.space

@@ -85,7 +85,7 @@ def _findings(year: Year) -> Iterator[str]:
     yield (
         f"{plural(p.restarts, 'power cut')}, {plural(p.nights_without_labels, 'night')} without the teacher: "
         f"{p.unanswered} of {plural(p.captures, 'capture')} unanswered, {p.persons_lost} persons lost, "
-        f"{p.re_enrolments} enrolled again"
+        f"{p.re_enrolments} enrolled again; {p.erasures} erased"
     )
 
 
@@ -147,6 +147,7 @@ def _promises(year: Year) -> Html:
         ("captures unanswered", f"{p.unanswered:,} of {p.captures:,}"),
         ("persons enrolled again", f"{p.re_enrolments:,} of {p.enrolments:,}"),
         ("persons a device should have known and did not, by day", f"{p.persons_lost:,}"),
+        ("persons a device should have forgotten and had not, by day", f"{p.persons_remembered:,} of {p.erasures:,}"),
         ("days on which references lay in another space", f"{p.spaces_mixed:,}"),
         ("starts after a power cut", f"{p.restarts:,}"),
         ("nights without the teacher", f"{p.nights_without_labels:,}"),

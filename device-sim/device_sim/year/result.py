@@ -130,6 +130,10 @@ class Promises:
     """Enrolments of somebody who had been enrolled before."""
     persons_lost: Count
     """Persons who were enrolled but not known, by day."""
+    erasures: Count
+    """Persons who left for good."""
+    persons_remembered: Count
+    """Persons who were erased but still known, by day."""
     spaces_mixed: Count
     """Days on which references lay in another space than the running student's."""
     restarts: Count
