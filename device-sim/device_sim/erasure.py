@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from device_sim.events import EventKind
 from device_sim.forgetting import Erasure, Removal, Stage
-from device_sim.generations import Booted, Generations
+from device_sim.generations import Generations
 from device_sim.pointer import Entry, Generation
 from device_sim.receipt import Receipt, read_receipt
 from device_sim.shredder import shred_folder
@@ -128,44 +128,45 @@ class Erasures:
     def resume(self) -> None:
         """As `settle`, for a start: what cannot be done now is told to the log, and tried again later."""
         try:
-            if (booted := self.settle()) is not None:
-                self._store.add_event(EventKind.GENERATION_REVERTED, REASON, {}, str(booted.generation))
+            if self.settle():
+                self._store.add_event(EventKind.GENERATION_REVERTED, REASON, {}, str(self._generations.current))
+            self._store.scrub()
         except (PackageError, StorageError) as error:
             _log.error("an erasure could not be finished", code=error.code.value, reason=error.message)
 
-    def settle(self) -> Booted | None:
-        """Do all that is to be done on the device; the student to go back to, where the present one has to go.
+    def settle(self) -> bool:
+        """Remove the students and trainings that learnt from who is being erased; whether another student recognises.
 
         Raises:
             PackageError: there is no student that never learnt from the person; the present one stays.
             StorageError: `storage-full`, `storage-failed`; the next call goes on.
         """
         if not (begun := self._begun()):
-            return None
+            return False
         for name in self.to_give_up():
             shred_folder(self._jobs / name)
-        booted = self._step_back({entry for erasure in begun for entry in erasure.removal.students})
-        self._store.scrub()
+        changed = self._step_back({entry for erasure in begun for entry in erasure.removal.students})
         for erasure in begun:
             self._rows.cleared(erasure, self._generations.required.current.package)
-        return booted
+        return changed
 
-    def _step_back(self, unwanted: Collection[Entry]) -> Booted | None:
-        """Delete the `unwanted` packages; the student to go back to, where one of them recognised."""
+    def _step_back(self, unwanted: Collection[Entry]) -> bool:
+        """Delete the `unwanted` packages; whether one of them recognised."""
         before = self._generations.required.current
         if not unwanted:
-            return None
+            return False
         booted = self._generations.delete(unwanted)
         self._sets.unlearnt(self._store.latest_set(booted.generation))
-        return None if before == self._generations.required.current else booted
+        return before != self._generations.required.current
 
     def tell(self, labeller: Labeller) -> None:
-        """Let the teacher forget everybody who was erased here, and sign the receipts.
+        """Scrub the store, let the teacher forget everybody who was erased here, and sign the receipts.
 
         Raises:
-            StorageError: as the store.
+            StorageError: as the store; nothing is receipted that is not scrubbed.
             TutelageError: the teacher does not answer; the next call goes on.
         """
+        self._store.scrub()
         for erasure in self._rows.unfinished():
             if erasure.stage is not Stage.CLEARED:
                 continue

@@ -4,7 +4,8 @@ One transaction takes a person's references, captures and name, so there is no s
 `erasures` says what is still to be done outside the store. Its columns:
 
     digest   of the name, keyed: finds the erasure when it is asked for again
-    stage    BEGUN, then CLEARED once nothing of the person is left on the device, then DONE once the teacher knows
+    stage    BEGUN, then CLEARED once no student or training has anything of the person, then DONE once the store is
+             scrubbed and the teacher knows
     name     sealed, for the teacher; NULL once DONE
     removed  what was removed, as JSON: see `Removal`
     receipt  the signed receipt, once DONE
@@ -57,7 +58,7 @@ class Stage(StrEnum):
     BEGUN = "begun"
     """Gone from the rows of the store."""
     CLEARED = "cleared"
-    """Gone from the device; the teacher has to be told."""
+    """Gone from students and trainings too; the store's file has to be scrubbed and the teacher told."""
     DONE = "done"
     """Gone everywhere, and receipted."""
 

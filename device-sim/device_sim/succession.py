@@ -143,7 +143,8 @@ class Succession:
         neighbours = self._neighbours_in(model)
         self.package = self.generations.promote(data)
         self.reception.replace(model, neighbours, AttemptCounter.swapped)
-        self._tell(EventKind.GENERATION_SWAPPED, "the gate let it pass", {}, descent.generation)
+        learnt = {"training_set": float(descent.training_set)}
+        self._tell(EventKind.GENERATION_SWAPPED, "the gate let it pass", learnt, descent.generation)
         return verdict
 
     def install(self, data: bytes, digest: str | None = None) -> None:

@@ -6,6 +6,7 @@ import pytest
 from lived_device import WORN, begun, reasons, states, swapped, trained_here
 from toy_device import PERSONS, ToyLife, finger, name_of, toy_release
 
+from device_sim.database import Database
 from device_sim.erasure import REASON
 from device_sim.events import EventKind
 from device_sim.explain import explain_decision, explain_sample
@@ -16,7 +17,7 @@ from device_sim.records import State
 from device_sim.sampling import Kind
 from device_sim.training_sets import UNLEARNT
 from tutelage.biometrics.matching import Decision
-from tutelage.errors import Code, PersonError, ServiceError, UsageError
+from tutelage.errors import Code, PackageError, PersonError, ServiceError, StorageError, UsageError
 from tutelage.labelling import LabelAnswer
 from tutelage.signing import signer_id
 
@@ -221,3 +222,78 @@ def test_an_answer_that_is_late_is_kept_without_the_name(lived: ToyLife):
     assert kept.observation.person not in (None, GONE)
     assert not device.store.forgetting.knows(GONE)
     assert not [s for s in device.store.samples(*State) if s.decision_id == late.observation.id]
+
+
+def test_a_disk_without_room_to_scrub_leaves_no_student_at_work_that_learnt(
+    lived: ToyLife, monkeypatch: pytest.MonkeyPatch
+):
+    swapped(lived)
+    device = lived.device
+
+    def full(_: Database) -> None:
+        raise StorageError(Code.STORAGE_FULL, "the disk is full: free some space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "scrub", full)
+        with pytest.raises(StorageError):
+            device.erase(GONE)
+        assert device.model.version == "v1"
+        assert device.pending_removals() == 1
+        assert GONE in device.labeller.persons  # a receipt says that all is done: so it is not begun
+        training = begun(device)
+        with pytest.raises(StorageError):
+            device.finish_removals()
+        assert device.training is training
+        assert training.folder.exists()
+    device.finish_removals()
+    assert device.training is training
+    assert device.erase(GONE).deleted == ("v1+1",)
+    device.stop()
+
+
+def test_a_student_that_could_not_be_replaced_in_memory_is_replaced_at_the_next_try(
+    lived: ToyLife, monkeypatch: pytest.MonkeyPatch
+):
+    swapped(lived)
+    device = lived.device
+
+    def failing(*_: object) -> None:
+        raise StorageError(Code.STORAGE_FAILED, "a reference cannot be read: check the disk")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(device._succession, "fall_back", failing)
+        with pytest.raises(StorageError):
+            device.erase(GONE)
+        assert (device.model.version, str(device.generations.current)) == ("v1+1", "v1")
+    device.finish_removals()
+    assert device.model.version == "v1"
+
+
+def test_a_device_whose_released_version_is_damaged_keeps_its_student_and_says_so(lived: ToyLife):
+    swapped(lived)
+    device = lived.device
+    released = device.generations.pointer.current.released.digest[7:]
+    path = lived.folder / "students" / f"{released}.tutelage"
+    whole = path.read_bytes()
+    path.write_bytes(b"?" + whole[1:])
+    with pytest.raises(PackageError):
+        device.erase(GONE)
+    assert device.model.version == "v1+1"
+    assert GONE not in device.store.persons()
+    assert GONE not in device.model.gallery.persons
+    assert device.pending_removals() == 1
+    path.write_bytes(whole)
+    assert device.erase(GONE).generation == "v1"
+
+
+def test_an_erasure_that_a_power_cut_left_is_finished_at_the_start(lived: ToyLife, monkeypatch: pytest.MonkeyPatch):
+    swapped(lived)
+    with monkeypatch.context() as patched:
+        patched.setattr(lived.device._erasures, "settle", lambda: pytest.fail("the power went"))
+        with pytest.raises(pytest.fail.Exception):
+            lived.device.erase(GONE)
+    device = lived.restart()
+    assert (device.model.version, device.pending_removals()) == ("v1", 1)
+    assert reasons(lived, EventKind.GENERATION_REVERTED) == [REASON]
+    device.finish_removals()
+    assert device.erase(GONE).contents.teacher == "absent"  # this labeller forgets at a restart
