@@ -31,7 +31,7 @@ class TeacherSettings:
     address: Address | None = None
     """Where teacher-inference takes calls, as host:port. Absent: nobody is asked, and only first samples are learnt
     from."""
-    site: str = ""
+    site: str | None = None
     """Site under which the persons of this device are known to the teacher. Absent: the device's id."""
     timeout: Annotated[timedelta, Range(0.1, 600)] = timedelta(seconds=30)
     """Seconds for one request, tries included."""
