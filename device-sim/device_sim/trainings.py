@@ -186,7 +186,8 @@ class Trainings:
                 training.discard()
             return error
         finally:
-            self.current = None
+            if self.current is training:  # else it was given up, and another may be under way
+                self.current = None
             training.kill()
         if blames_samples(verdict):
             self._sets.refused(number)
