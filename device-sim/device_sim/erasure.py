@@ -15,7 +15,8 @@ The steps, each of which can be repeated and is, after a power cut, by the next 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import contextlib
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,7 +202,7 @@ class Erasures:
 
     def _in_the_making(self) -> list[Generation]:
         """The students whose trainings lie in the folder of jobs."""
-        return [Generation.parse(path.name) for path in self._jobs.glob("v*+*") if path.is_dir()]
+        return [each for path in self._jobs.glob("*/") for each in _generations_named(path.name)]
 
     def _receipt(self, erasure: Erasure, removal: Removal) -> Receipt:
         assert removal.student is not None  # noqa: S101 - it was written when the device was cleared
@@ -219,6 +220,12 @@ class Erasures:
             student=removal.student,
             teacher=removal.teacher,
         )
+
+
+def _generations_named(name: str) -> Iterator[Generation]:
+    """The generation that a folder is named by; none where somebody else put a folder of another name there."""
+    with contextlib.suppress(UsageError):
+        yield Generation.parse(name)
 
 
 def _iso(time_s: float) -> str:
