@@ -116,7 +116,7 @@ def _rates(year: Year) -> Html:
         "Misses and failed attempts are of genuine attempts: those whose first capture missed, and those in which all "
         "did. Probes and strangers' captures are measured apart, and met by no device."
     )
-    return section("In numbers", scroll(table(head, rows, class_="numbers")), caption(said))
+    return section("In numbers", scroll(table(head, rows, class_="numbers rates")), caption(said))
 
 
 def _cells(rates: Rates) -> tuple[str, ...]:
