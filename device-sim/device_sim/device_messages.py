@@ -169,6 +169,7 @@ def status(now: DeviceStatus) -> pb.DeviceStatus:
         training=None if now.training is None else _progress(now.training),
         watching=now.watching,
         latest_event_id=now.latest_event_id,
+        pending_erasures=now.pending_erasures,
     )
 
 

@@ -71,6 +71,8 @@ def _status_rows(status: pb.DeviceStatus) -> Iterable[tuple[str, str]]:
     yield "training waits for", _missing(status.training_missing)
     if status.HasField("training"):
         yield "training", _progress(status.training)
+    if status.pending_erasures:
+        yield "erasures", f"{status.pending_erasures:,} not done: the teacher has to be told, or the disk is full"
     yield "latest event", str(status.latest_event_id)
 
 

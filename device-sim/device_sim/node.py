@@ -67,6 +67,7 @@ class DeviceStatus:
     training: Training | None
     watching: bool
     latest_event_id: int
+    pending_erasures: int
 
 
 class Node:
@@ -166,6 +167,7 @@ class Node:
             training=training,
             watching=device.reception.watching,
             latest_event_id=store.latest_event_id(),
+            pending_erasures=device.pending_removals(),
         )
 
     def _no_teacher(self) -> tuple[str, ...]:

@@ -60,21 +60,15 @@ async def test_while_the_teacher_is_away_the_device_does_its_part_and_goes_on_by
             await enrol_all(stub)
     async with calling(settings) as stub:
         assert (await refused(stub.ErasePerson, ERASE)) is Code.SERVICE_UNAVAILABLE
-        assert (await status(stub)).persons == PERSONS - 1
+        now = await status(stub)
+        assert (now.persons, now.pending_erasures) == (PERSONS - 1, 1)
         answer = await stub.Recognize(pb.RecognizeRequest(capture=png(1, 7)), timeout=SECONDS)
         assert answer.recognition.person != GONE
     async with calling(settings) as stub, teaching(tmp_path, teacher.port):
         # Nobody asks for it: the chore tells the teacher, and the receipt is there once somebody does.
-        done = await until(lambda count: count == 0, lambda: waiting(settings.folder))
-        assert done == 0
+        await until(lambda now: not now.pending_erasures, lambda: status(stub))
         erased = await stub.ErasePerson(ERASE, timeout=SECONDS)
         assert (erased.references, erased.teacher_knew) == (2, True)
-
-
-async def waiting(folder: Path) -> int:
-    """Erasures that are not done, as the disk says."""
-    with Store.open(folder / "store.sqlite", key=STORE_KEY, clock=lambda: 0.0) as store:
-        return len(store.forgetting.unfinished())
 
 
 async def test_a_person_who_is_recognised_while_they_are_erased_is_in_no_row_afterwards(tmp_path: Path):

@@ -682,6 +682,7 @@ class DeviceStatus(_message.Message):
     TRAINING_FIELD_NUMBER: _builtins.int
     WATCHING_FIELD_NUMBER: _builtins.int
     LATEST_EVENT_ID_FIELD_NUMBER: _builtins.int
+    PENDING_ERASURES_FIELD_NUMBER: _builtins.int
     space: _builtins.str
     """Id of the space in which `student` recognises."""
     accept_score: _builtins.float
@@ -696,6 +697,8 @@ class DeviceStatus(_message.Message):
     """Whether a student that was swapped in is still being watched and may be reverted by itself."""
     latest_event_id: _builtins.int
     """Id of the latest event, for WatchEvents; 0 where nothing happened yet."""
+    pending_erasures: _builtins.int
+    """Erasures of persons that are not done, 0 or more: mostly the teacher could not be told yet."""
     @_builtins.property
     def student(self) -> Global___Student:
         """The student that recognises."""
@@ -741,10 +744,11 @@ class DeviceStatus(_message.Message):
         training: Global___TrainingProgress | None = ...,
         watching: _builtins.bool = ...,
         latest_event_id: _builtins.int = ...,
+        pending_erasures: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_previous", b"_previous", "_training", b"_training", "previous", b"previous", "released", b"released", "student", b"student", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_previous", b"_previous", "_training", b"_training", "accept_score", b"accept_score", "labels_missing", b"labels_missing", "latest_event_id", b"latest_event_id", "max_store_bytes", b"max_store_bytes", "persons", b"persons", "previous", b"previous", "released", b"released", "samples", b"samples", "space", b"space", "store_bytes", b"store_bytes", "student", b"student", "training", b"training", "training_missing", b"training_missing", "watching", b"watching"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_previous", b"_previous", "_training", b"_training", "accept_score", b"accept_score", "labels_missing", b"labels_missing", "latest_event_id", b"latest_event_id", "max_store_bytes", b"max_store_bytes", "pending_erasures", b"pending_erasures", "persons", b"persons", "previous", b"previous", "released", b"released", "samples", b"samples", "space", b"space", "store_bytes", b"store_bytes", "student", b"student", "training", b"training", "training_missing", b"training_missing", "watching", b"watching"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__previous: _TypeAlias = _typing.Literal["previous"]  # noqa: Y015
     _WhichOneofArgType__previous: _TypeAlias = _typing.Literal["_previous", b"_previous"]  # noqa: Y015
