@@ -11,6 +11,7 @@ import random
 import threading
 import traceback
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Protocol
 
 import structlog
@@ -64,7 +65,10 @@ class ChoreThread:
         """Do `chore`; `count` is told its name and whether it went well each time."""
         self._chore, self._backoff, self._count = chore, backoff, count
         self._wake, self._stopping = threading.Event(), False
-        self._thread = threading.Thread(target=self._run, name=f"chore-{chore.name}", daemon=True)
+        # With the words that are bound to the log where it is made, the device's id among them.
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name=f"chore-{chore.name}", daemon=True
+        )
 
     @property
     def alive(self) -> bool:
