@@ -44,6 +44,7 @@ class Database:
         self._connection = connection
         self._name = name
         self._lock = threading.RLock()
+        self._giving_way, self._may_give_way = threading.Lock(), False
         log_pages = min(_LOG_PAGES, max_bytes // _LOG_SHARE // PAGE_BYTES)
         # Twice, because the log is folded back only after the write that takes it beyond its limit.
         self._max_used_bytes = max_bytes - 2 * log_pages * PAGE_BYTES
@@ -112,8 +113,10 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def scrub(self) -> None:
+    def scrub(self) -> bool:
         """Leave nothing of deleted rows in the file or its log: every page is written anew and the log is emptied.
+
+        False where `give_way` ended it before it was done; nothing has changed then.
 
         Raises:
             StorageError: `storage-full`, writing the pages anew takes as much room as they do; `storage-failed`,
@@ -121,7 +124,38 @@ class Database:
         """
         with self._lock, _mapped(self._name):
             # Deleting writes zeros over rows, yet what a row's neighbours left when a page was filled anew may remain.
+            if not self._rewritten():
+                return False
+            self.empty_log()
+        return True
+
+    def _rewritten(self) -> bool:
+        with self._giving_way:
+            self._may_give_way = True
+        try:
             self._connection.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            return False
+        finally:
+            with self._giving_way:
+                self._may_give_way = False
+        return True
+
+    def give_way(self) -> None:
+        """End a scrubbing that another thread is in the middle of; whatever else is done with the store goes on."""
+        with self._giving_way:
+            if self._may_give_way:
+                self._connection.interrupt()
+
+    def empty_log(self) -> None:
+        """Fold the log into the file, and leave nothing in it.
+
+        Raises:
+            StorageError: `storage-full`; `storage-failed`, another process reads the store.
+        """
+        with self._lock, _mapped(self._name):
             (busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StorageError(*_message(_CODES[sqlite3.SQLITE_BUSY], self._name))

@@ -167,6 +167,7 @@ class Device:
                 self._erasures.begin(person, self.labeller)
                 self._succession.forget(person)
                 self._settle_erasures()
+            self.store.scrubbing.scrub_quietly(self.activity)
             self._erasures.tell(self.labeller)
             return self._erasures.erased(person)
 
@@ -183,6 +184,7 @@ class Device:
         with self.persons:
             with self.work:
                 self._settle_erasures()
+            self.store.scrubbing.scrub_quietly(self.activity)
             self._erasures.tell(self.labeller)
 
     def _settle_erasures(self) -> None:

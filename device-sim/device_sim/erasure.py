@@ -131,7 +131,7 @@ class Erasures:
         try:
             if self.settle():
                 self._store.add_event(EventKind.GENERATION_REVERTED, REASON, {}, str(self._generations.current))
-            self._store.scrub()
+            self._store.scrubbing.scrub()
         except (PackageError, StorageError) as error:
             _log.error("an erasure could not be finished", code=error.code.value, reason=error.message)
 
@@ -163,11 +163,13 @@ class Erasures:
     def tell(self, labeller: Labeller) -> None:
         """Scrub the store, let the teacher forget everybody who was erased here, and sign the receipts.
 
+        Whoever writes to the store while it is scrubbed waits: `Scrubbing.scrub_quietly`, before this, does not.
+
         Raises:
             StorageError: as the store; nothing is receipted that is not scrubbed.
             TutelageError: the teacher does not answer; the next call goes on.
         """
-        self._store.scrub()
+        self._store.scrubbing.scrub()
         for erasure in self._rows.unfinished():
             if erasure.stage is not Stage.CLEARED:
                 continue
@@ -179,7 +181,6 @@ class Erasures:
                 except PersonError:
                     removal = replace(removal, teacher="absent")
             self._rows.done(erasure, removal, self._receipt(erasure, removal).signed(self._signer))
-        self._store.scrub()
 
     def pending(self) -> int:
         """Erasures that are not done."""

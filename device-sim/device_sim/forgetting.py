@@ -32,6 +32,7 @@ from device_sim.events import EventKind
 from device_sim.lessons import learnt_from
 from device_sim.pointer import Entry, Generation
 from device_sim.pseudonyms import Pseudonyms
+from device_sim.scrubbing import Scrubbing
 from device_sim.typed_json import plain, typed
 from device_sim.vault import Vault, following_id
 
@@ -155,7 +156,7 @@ class Forgetting:
             )
             connection.execute("DELETE FROM persons WHERE person = ?", (person,))
             connection.execute("DELETE FROM lessons WHERE person = ?", (person,))
-            connection.execute("UPDATE meta SET scrub_due = 1")
+            Scrubbing.mark(connection)
             self._pseudonyms.forget(connection, person)
             self._write(connection, name, removal)
 
@@ -195,7 +196,7 @@ class Forgetting:
         with self._database.transaction() as connection:
             sql = "UPDATE erasures SET stage = ?, removed = ?, receipt = ?, name = NULL WHERE id = ?"
             connection.execute(sql, (Stage.DONE.value, _text(removal), receipt, erasure.id))
-            connection.execute("UPDATE meta SET scrub_due = 1")
+        self._database.empty_log()
 
 
 def _references(connection: sqlite3.Connection, person: str) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ def rotate_key(store: Path, jobs: Path, *, old: bytes, new: bytes, clock: Callab
         files = settle_jobs(jobs, new)
         # Done but for this, which every start tries again.
         with contextlib.suppress(StorageError):
-            opened.scrub()
+            opened.scrubbing.scrub()
     return Rotation(parts, files)
 
 

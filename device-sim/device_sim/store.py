@@ -28,6 +28,7 @@ from device_sim.records import DecisionRecord, Reference, Sample, State, event_f
 from device_sim.resealing import reseal
 from device_sim.sampling import MAX_BYTES, Kind
 from device_sim.schema import NAMED_IN_PLAIN, migrate
+from device_sim.scrubbing import Scrubbing
 from device_sim.vault import Vault
 from tutelage.captures import Pixels, encode_png
 from tutelage.errors import Code, StorageError, UsageError
@@ -47,7 +48,7 @@ class Store:
 
     def __init__(self, database: Database, key: bytes, clock: Callable[[], float]) -> None:
         """Take over an open `database`: bring its layout up to date and try the `key` on it."""
-        self._database, self._clock = database, clock
+        self._database, self._clock, self.scrubbing = database, clock, Scrubbing(database)
         try:
             self._use(self._unlocked(key))
         except BaseException:
@@ -55,7 +56,7 @@ class Store:
             raise
         # On a full disk a device starts all the same, and scrubs another time.
         with contextlib.suppress(StorageError):
-            self.scrub()
+            self.scrubbing.scrub()
 
     def _unlocked(self, key: bytes) -> Vault:
         """The vault of the store in the present layout, to which it is brought all at once."""
@@ -64,7 +65,7 @@ class Store:
             vault = Vault.unlock(connection, self._database, key)
             if layout == NAMED_IN_PLAIN:
                 pseudonymise(connection, vault)
-                connection.execute("UPDATE meta SET scrub_due = 1")
+                Scrubbing.mark(connection)
         return vault
 
     @classmethod
@@ -101,21 +102,10 @@ class Store:
         """
         with self._database.transaction() as connection:
             vault, parts = reseal(connection, self._vault, key)
-            connection.execute("UPDATE meta SET scrub_due = 1")
+            Scrubbing.mark(connection)
             self._tell(connection, EventKind.KEY_ROTATED, "it was asked for", {"parts": parts})
         self._use(vault)
         return parts
-
-    def scrub(self) -> None:
-        """Leave nothing in the file or its log of what was deleted for good, if that was not done since.
-
-        Raises:
-            StorageError: `storage-full`, `storage-failed`; it is done at the next call or start.
-        """
-        if self._count("SELECT scrub_due FROM meta"):
-            self._database.scrub()
-            with self._database.transaction() as connection:
-                connection.execute("UPDATE meta SET scrub_due = 0")
 
     def close(self) -> None:
         """Let go of the file; a second call does nothing."""

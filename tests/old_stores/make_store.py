@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from device_sim.events import EventKind
-from device_sim.records import DecisionRecord, State
+from device_sim.records import DecisionRecord, Sample, State
 from device_sim.sampling import Kind, Observation, Sampler, SampleRules
 from device_sim.store import Store
 from tutelage.biometrics.matching import Decision
@@ -78,12 +79,20 @@ def life_of(store: Store) -> dict[str, Any]:
         "persons": store.persons(),
         "references": [(r, store.reference_capture(r.id).tobytes()) for r in store.references()],
         "decisions": [repr(decision) for decision in store.decisions()],
-        "samples": [repr(sample) for sample in samples],
+        "samples": [repr(_as_first_told(sample)) for sample in samples],
         "captures": {s.id: store.sample_capture(s.id).tobytes() for s in samples if s.state is not State.DROPPED},
         "events": [repr(event) for event in store.events()],
         "kept today": [store.kept_today(person, 1000.0) for person in PERSONS],
         "next": store.next_decision_id(),
     }
+
+
+def _as_first_told(sample: Sample) -> Sample:
+    """A sample without what later releases tell of a label besides."""
+    if sample.label is None:
+        return sample
+    answer = {name: sample.label.answer[name] for name in ("soft", "reason", "space") if name in sample.label.answer}
+    return replace(sample, label=replace(sample.label, answer=answer))
 
 
 if __name__ == "__main__":
