@@ -65,7 +65,8 @@ class LabelRequests:
         believed = plausible(reception.model, labelled, self._learning.plausible_rank)
         doubted = [i for i, ok in zip(ids, believed, strict=True) if not ok]
         self._store.mark(doubted, State.QUARANTINED, note=IMPLAUSIBLE)
-        reception.remember(answer.person, reception.model.features(captures))
+        if answer.person in reception.model.gallery.persons:  # else erased, or known to the teacher alone
+            reception.remember(answer.person, reception.model.features(captures))
 
     def _contradicted(self, sample: Sample, person: str) -> bool:
         """Whether somebody other than `person` was surely recognised in the attempt of `sample`."""

@@ -12,6 +12,7 @@ from device_sim.events import EventKind
 from device_sim.explain import explain_decision, explain_sample
 from device_sim.forgetting import NOTE
 from device_sim.pointer import Generation
+from device_sim.pseudonyms import PREFIX
 from device_sim.receipt import read_receipt
 from device_sim.records import State
 from device_sim.sampling import Kind
@@ -191,6 +192,12 @@ def test_while_the_teacher_cannot_be_told_the_device_has_done_its_part(lived: To
     with pytest.raises(ServiceError):
         device.erase(GONE)
     # The teacher goes on naming the person, who comes back by no answer.
+    lived.live(2, 1.0)
+    assert device.fetch_labels() == ()
+    named = [shares for s in device.store.samples(*State) if s.label and (shares := s.label.answer.get("soft"))]
+    assert any(name.startswith(PREFIX) for shares in named for name in shares)
+    assert GONE not in device.reception.keeper.neighbours._kept
+    lived.live(1, 1.0)
     second = next(s for s in device.store.samples(State.FRESH) if s.kind is Kind.SECOND)
     device.store.label([second.id], LabelAnswer(GONE, 0.9, 0.5, {GONE: 0.9, name_of(0): 0.1}, "", "pixels/teacher"))
     assert device.store.sample(second.id).state is State.DROPPED
