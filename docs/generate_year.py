@@ -128,26 +128,28 @@ def poison_sections(found: Mapping[str, Any]) -> list[str]:
     """What attackers gain by poisoning."""
     parts = [
         "## Attackers who poison what a device learns from",
-        "Three attackers at a device of ten persons, each after one of them. *Ten injections*: ten captures of each, "
-        "made with the gradients of the running student so that their features lie between victim and attacker, each "
-        "nearer to the attacker (after Lovisotto et al. 2020). *Hostile tenth*: a tenth of all attempts are fakes with "
-        "up to two fifths of the victim's ridges. Shown is how many of the attackers' plain captures get in then; "
-        "*beside frozen* is their number over that of the frozen student. *No limits*: every accepted capture is kept "
-        "and learnt from, whatever its score, and no gate judges. Percent, mean ± standard deviation over seeds.",
+        "Three attackers at a device of ten persons, each after one of them. *Ten injections* (after Lovisotto et al. "
+        "2020): ten captures of each get in, as near to the attacker as is still kept; for templates they are features, "
+        "for the device pixels made with the running student's gradients. *Hostile tenth*: a tenth of all attempts are "
+        "fakes with up to two fifths of the victim's ridges. Shown is how many of the attackers' plain captures get in "
+        "afterwards (score 30) or come near (score 20), the latter beside the frozen student's number too. *No limits*: "
+        "every accepted capture is kept and learnt from, whatever its score, and no gate judges. Misses and strangers "
+        "in percent, mean ± standard deviation over seeds.",
     ]
     for attack, rows in found["summary"].items():
         cells = []
         for name, rates in rows.items():
+            counts = [f"{rates[count]} of {rates['attackers']}" for count in ("admitted", "near")]
+            before = rates["frozen_near"]
+            ratio = f"{rates['near'] / before:.2f}" if before else "–"
             shown = [f"{100 * rates[r]['mean']:.1f} ± {100 * rates[r]['sd']:.1f}" for r in RATES]
-            before = rates["frozen_admitted"]
-            ratio = f"{rates['admitted'] / before:.2f}" if before else "–"
-            cells.append([name, f"{rates['admitted']} of {rates['of']}", ratio, *shown])
-        head = ["", "captures in", "beside frozen", "attackers in", "as their victim", "misses", "strangers in"]
+            cells.append([name, *counts, ratio, *shown])
+        head = ["", "captures that get in", "come near", "beside frozen", "misses", "strangers in"]
         parts += [f"### {attack.capitalize()}", table(head, cells), kept_line(found, attack)]
     return [*parts, made_line(found["made"])]
 
 
-RATES = ("attackers_in", "as_victim", "misses", "strangers_in")
+RATES = ("misses", "strangers_in")
 
 
 def kept_line(found: Mapping[str, Any], attack: str) -> str:

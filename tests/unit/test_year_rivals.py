@@ -29,7 +29,7 @@ def model() -> RunningModel:
 
 @pytest.fixture
 def templates(model: RunningModel) -> AdaptedTemplates:
-    return AdaptedTemplates(model, RULES, LearningRules())
+    return AdaptedTemplates(model, RULES, LearningRules(), anchored=False)
 
 
 def of(model: RunningModel, person: int, press: int = 700, wear: float = 0.0) -> tuple[Features, object]:
@@ -51,6 +51,16 @@ def test_templates_learn_inside_the_sample_interval_alone(templates, model, scor
     before = templates.eyes.gallery.features.vectors
     templates.accepted(Taken(name_of(0), score, True), features, capture)
     assert (templates.eyes.gallery.features.vectors != before).any() == learnt
+
+
+@pytest.mark.parametrize("anchored", [True, False])
+def test_anchored_templates_learn_nothing_that_is_far_from_the_references(model, anchored: bool):
+    templates = AdaptedTemplates(model, RULES, LearningRules(), anchored=anchored)
+    for press, learnt in ((0, True), (1, True)):  # the references themselves
+        features, _ = of(model, 0, press)
+        assert templates.learns(Taken(name_of(0), 40.0, True), features) is learnt
+    features, _ = of(model, 3)
+    assert templates.learns(Taken(name_of(0), 40.0, True), features) is not anchored
 
 
 def test_templates_are_drawn_half_way_to_the_mean_of_what_was_learnt(templates, model):

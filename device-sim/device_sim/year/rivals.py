@@ -114,6 +114,8 @@ class AdaptedTemplates:
     released: RunningModel
     rules: SampleRules
     learning: LearningRules
+    anchored: bool = True
+    """Whether what it learns must reach the sample interval against the original references too, as on a device."""
     eyes: Eyes = field(init=False)
     _captures: dict[str, deque[Pixels]] = field(init=False, default_factory=dict)
     _vectors: dict[str, deque[Floats]] = field(init=False, default_factory=dict)
@@ -138,9 +140,14 @@ class AdaptedTemplates:
 
     def accepted(self, taken: Taken, features: Features, capture: Pixels) -> None:
         """See `Rival.accepted`: inside the sample interval it is learnt from."""
-        if taken.person is not None and self.rules.sample_low <= taken.score < self.rules.sample_high:
+        if taken.person is not None and self.learns(taken, features):
             self._learn(taken.person, [capture], features.vectors)
             self._draw()
+
+    def learns(self, taken: Taken, features: Features) -> bool:
+        """Whether an accepted capture is learnt from: inside the sample interval, and near the person's references."""
+        inside = self.rules.sample_low <= taken.score < self.rules.sample_high
+        return taken.person is not None and inside and self._near_references(taken.person, features)
 
     def failed(self, captures: Sequence[Pixels]) -> None:
         """See `Rival.failed`: it waits for the teacher."""
@@ -156,6 +163,11 @@ class AdaptedTemplates:
             if answer.person is not None:
                 self._believe(answer.person, captures)
         self._draw()
+
+    def _near_references(self, person: str, features: Features) -> bool:
+        """Whether `features` (1, D) are near enough to the original references of `person`."""
+        best = float(self.released.gallery.verify(person, features)[0])
+        return not self.anchored or float(self.released.calibration.score(best)) >= self.rules.sample_low
 
     def _believe(self, person: str, captures: Sequence[Pixels]) -> None:
         """Learn those of `captures` that may be of `person`."""
