@@ -60,7 +60,7 @@ async def test_the_whole_way_from_a_job_to_a_verified_package(places: StoresSett
         assert (package.info.name, package.info.version) == ("thumbs", "v7")
         assert package.info.teacher_space == job.result.teacher_space == distiller.teacher.space
         assert package.info.training["job_id"] == job.job_id
-        assert len(open_impostors(package.impostors, read_key(distiller.keys.seal))[0]) == 18
+        assert len(open_impostors(package.impostors, read_key(distiller.keys.seal))[0]) == 60
         assert {found.readout for found in job.progress.metrics} == {"exit1", "exit2", "exit3", "exit4", "fused"}
         assert all((found.persons, found.captures) == (3, 18) for found in job.progress.metrics)
         assert (job.deliveries, job.progress.step, job.HasField("error")) == (1, 20, False)

@@ -27,6 +27,7 @@ from tutelage.captures import to_input
 from tutelage.cohorts import held_out, read_cohort
 from tutelage.errors import CATALOGUE, Code
 from tutelage.manifest import Split
+from tutelage.nn.packaging import Strangers
 from tutelage.nn.students import READOUTS, TINY, Recogniser, Student, save_weights
 from tutelage.nn.teachers import ResidualTeacher, TeacherNetwork, TeacherSpec, teacher_file
 from tutelage.package import open_impostors, read_package
@@ -111,7 +112,8 @@ def test_the_document_says_what_the_package_says(distil, teacher: Path, tmp_path
 def test_the_package_is_calibrated_on_the_persons_held_out(distil, manifest: Path, tmp_path: Path):
     assert distil()[0] == 0
     package = read_package(tmp_path / "s.tutelage", trusted=[read_public_key(tmp_path / "signer.pub")])
-    captures, persons = open_impostors(package.impostors, read_key(tmp_path / "impostors.key"))
+    sealed = Strangers(*open_impostors(package.impostors, read_key(tmp_path / "impostors.key")))
+    captures, persons = sealed.unseen.captures, sealed.unseen.persons
     cohort = read_cohort(manifest, Split.DISTIL, 0).cohort
     unseen = cohort.rows(cohort.rows_of(held_out(cohort.names, 0.25, 0)))
     assert persons == [f"stranger-{number:03d}" for number in range(3) for _ in range(6)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from tutelage.captures import Pixels, to_input
 from tutelage.cohorts import Cohort, held_out
 from tutelage.errors import Code, InputError
 from tutelage.labelling import Extraction
-from tutelage.nn.student_release import MOST_STRANGERS, Taught, ask_teacher, best_readout, divide
+from tutelage.nn.student_release import MOST_NEGATIVES, MOST_STRANGERS, Taught, ask_teacher, best_readout, divide
 from tutelage.nn.students import READOUTS
 
 
@@ -71,7 +72,19 @@ def test_a_lesson_keeps_the_persons_held_out_apart():
     for part in (lesson.taught, lesson.unseen):
         again = Squint().extract(part.cohort.captures).features
         np.testing.assert_array_equal(part.features.vectors, again.vectors)
-    assert list(lesson.strangers.persons) == [f"stranger-{number:03d}" for number in range(3) for _ in range(6)]
+    assert list(lesson.strangers.unseen.persons) == [f"stranger-{number:03d}" for number in range(3) for _ in range(6)]
+
+
+def test_devices_train_against_some_captures_of_every_person_who_taught():
+    lesson = divide(ask_teacher(Squint(), drawn(12, 9)), 0.25, seed=3, side=64)
+    negatives, taught = lesson.strangers.negatives, lesson.taught.cohort
+    assert len(negatives.captures) == MOST_NEGATIVES < len(taught)
+    each = Counter(negatives.persons)
+    assert len(each) == len(taught.names)
+    assert max(each.values()) - min(each.values()) <= 1
+    own = {id(capture) for capture in taught.captures}
+    assert all(id(capture) in own for capture in negatives.captures)
+    assert not set(negatives.persons) & set(taught.names)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +106,7 @@ def test_strangers_are_few_and_small_and_look_the_same_to_a_student(rng: np.rand
     cohort = Cohort(captures, tuple(f"p{row % 30:02d}" for row in range(300)))
     vectors = np.eye(300, dtype=np.float32)
     lesson = divide(Taught(cohort, Features(vectors, "s")), 0.9, seed=0, side=64)
-    strangers = lesson.strangers
+    strangers = lesson.strangers.unseen
     assert len(lesson.unseen.cohort) == 270
     assert len(strangers.captures) == len(strangers.persons) == MOST_STRANGERS
     assert len(set(strangers.persons)) == 27
@@ -105,7 +118,7 @@ def test_strangers_are_few_and_small_and_look_the_same_to_a_student(rng: np.rand
 def test_small_strangers_stay_as_they_are():
     taught = ask_teacher(Squint(), drawn(12, 6))
     lesson = divide(taught, 0.25, seed=0, side=64)
-    assert all(a is b for a, b in zip(lesson.strangers.captures, lesson.unseen.cohort.captures, strict=True))
+    assert all(a is b for a, b in zip(lesson.strangers.unseen.captures, lesson.unseen.cohort.captures, strict=True))
 
 
 def test_a_stranger_of_whom_nothing_is_left_at_a_students_size_is_left_out():
@@ -114,7 +127,7 @@ def test_a_stranger_of_whom_nothing_is_left_at_a_students_size_is_left_out():
     captures = tuple(chequered if row % 8 == 0 else capture for row, capture in enumerate(taught.cohort.captures))
     lesson = divide(Taught(Cohort(captures, taught.cohort.persons), taught.features), 0.25, seed=0, side=64)
     assert len(lesson.unseen.cohort) == 3 * 8
-    assert len(lesson.strangers.captures) == 3 * 7
+    assert len(lesson.strangers.unseen.captures) == 3 * 7
 
 
 def measured(persons: int, **rates: tuple[float, ...]) -> dict[str, ErrorSummary]:

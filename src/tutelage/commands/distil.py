@@ -274,7 +274,7 @@ def _document(out: Path, package: StudentPackage, lesson: Lesson, keys: ReleaseK
         "parent": package.info.parent,
         **{key: value for key, value in package.info.training.items() if key != "settings"},
         "calibration": {
-            "captures": len(lesson.strangers.captures),
+            "captures": len(lesson.strangers.unseen.captures),
             **{key: package.calibration[key] for key in ("persons", "impostor_pairs", "limit_score")},
         },
         "keys": {
@@ -295,7 +295,7 @@ def _show(out: Path, package: StudentPackage, distilled: Distilled, lesson: Less
     rates_table(distilled.errors, "readout")
     persons, limit = package.calibration["persons"], package.calibration["limit_score"]
     typer.echo(
-        f"calibrated on {len(lesson.strangers.captures)} captures of {persons} persons held out: {_limit(limit)}"
+        f"calibrated on {len(lesson.strangers.unseen.captures)} captures of {persons} persons held out: {_limit(limit)}"
     )
     shown_next(
         [

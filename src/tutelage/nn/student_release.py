@@ -2,8 +2,8 @@
 
 The teacher is asked once for every capture; what it cannot use teaches nothing and is left out. Some persons are kept
 back: they train nothing, measure every exit, decide by which readout the student recognises, and go into the package
-as its sealed impostor set. The same persons choose and measure, so the chosen readout looks a little better than it is;
-between few persons, readouts differ by chance.
+as its sealed impostor set, beside some of those who taught, for devices to train against. The same persons choose and
+measure, so the chosen readout looks a little better than it is; between few persons, readouts differ by chance.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tutelage.labelling import Teacher
 from tutelage.nn.batches import InputBatches, label_numbers
 from tutelage.nn.checkpoints import PLAIN, Codec
 from tutelage.nn.distil import CachedTeaching, Distillation, distil
-from tutelage.nn.packaging import Strangers
+from tutelage.nn.packaging import NEGATIVE, Strangers
 from tutelage.nn.process_group import ALONE, Parcel, ProcessGroup
 from tutelage.nn.students import READOUTS, Recogniser, Student, StudentSpec
 from tutelage.nn.teacher_release import MOST_MEASURED, digest
@@ -37,6 +37,9 @@ FEWEST_PERSONS = 4
 """Two to learn from and two to be strangers."""
 MOST_STRANGERS = 240
 """Captures in an impostor set: 0.7 to 0.9 MB of a package (`tutelage.impostors`)."""
+
+MOST_NEGATIVES = 60
+"""Captures to train against, of as many persons as there are; as many as measured well on devices."""
 
 _ASKED_AT_ONCE = 32  # captures; often enough to show that something happens
 
@@ -74,7 +77,7 @@ class Lesson:
     unseen: Taught
     """Who was held out."""
     strangers: Strangers
-    """The unseen at the student's resolution, under anonymous ids."""
+    """The unseen at the student's resolution, and some of those who teach to train against, under anonymous ids."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,8 @@ def divide(everybody: Taught, share: float, seed: int, side: int) -> Lesson:
     check_persons(everybody.cohort, FEWEST_PERSONS, "distilling")
     unseen = held_out(everybody.cohort.names, share, seed)
     kept = everybody.rows(everybody.cohort.rows_of(unseen))
-    strangers = _strangers(kept.cohort.rows(kept.cohort.first_rows(MOST_STRANGERS)), side)
-    comparisons = impostor_count(strangers.persons)
+    calibrating = _anonymous(kept.cohort, MOST_STRANGERS, "stranger-", side)
+    comparisons = impostor_count(calibrating.persons)
     if comparisons < MIN_COMPARISONS:
         raise InputError(
             Code.DATA_INSUFFICIENT,
@@ -132,7 +135,10 @@ def divide(everybody: Taught, share: float, seed: int, side: int) -> Lesson:
             f"a calibration takes {MIN_COMPARISONS}: hold out more persons, or add captures",
         )
     rest = sorted(frozenset(everybody.cohort.names) - unseen)
-    return Lesson(everybody.rows(everybody.cohort.rows_of(rest)), kept, strangers)
+    taught = everybody.rows(everybody.cohort.rows_of(rest))
+    negatives = _anonymous(taught.cohort, MOST_NEGATIVES, NEGATIVE, side)
+    strangers = Strangers([*calibrating.captures, *negatives.captures], [*calibrating.persons, *negatives.persons])
+    return Lesson(taught, kept, strangers)
 
 
 def distil_student(
@@ -235,9 +241,10 @@ def _judged(student: Student, unseen: Cohort) -> dict[str, ErrorSummary]:
     return {readout: summarise(Features(found[readout], readout), unseen.persons) for readout in READOUTS}
 
 
-def _strangers(cohort: Cohort, side: int) -> Strangers:
-    """Captures no larger than a student sees them, without those of which nothing is left at that size."""
-    ids = {person: f"stranger-{number:03d}" for number, person in enumerate(cohort.names)}
+def _anonymous(everybody: Cohort, most: int, prefix: str, side: int) -> Strangers:
+    """At most so many captures, no larger than a student sees them, without those of which nothing is left then."""
+    cohort = everybody.rows(everybody.first_rows(most))
+    ids = {person: f"{prefix}{number:03d}" for number, person in enumerate(cohort.names)}
     small = [(_shrunk(capture, side), ids[who]) for capture, who in zip(cohort.captures, cohort.persons, strict=True)]
     kept = [(capture, who) for capture, who in small if capture.min() != capture.max()]
     return Strangers([capture for capture, _ in kept], [who for _, who in kept])
