@@ -25,10 +25,9 @@ import copy
 import json
 import logging
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -37,35 +36,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from _early_exits import EarlyExits
+from _recognition_ground import (
+    PERSONS,
+    REFERENCES,
+    Ground,
+    generation,
+    over,
+)
+from _times import Call, Times, means, rounds, spread
 from rich.console import Console
 from rich.table import Table
 
 from device_sim.activity import Activity
-from device_sim.evaluation.early_exit import Answered, EarlyExit
 from device_sim.job import Descent, TrainingJob
-from device_sim.learning import Labelled, LearningRules, training_set
-from device_sim.models import Models, shipped
 from device_sim.provenance import made
-from device_sim.recognition import Enrolled, RunningModel
-from device_sim.sampling import SampleRules
-from device_sim.site import Site, SiteSize, Taken, synthetic_site
+from device_sim.recognition import RunningModel
 from device_sim.training import Budget, Training
 from tutelage.biometrics.features import Features
 from tutelage.biometrics.matching import DecisionRule, Gallery
-from tutelage.captures import Pixels, decode_png, encode_png, to_input
+from tutelage.captures import decode_png, encode_png, to_input
 from tutelage.nn.compiled import compiled, open_graph
-from tutelage.nn.packaging import calibrate
-from tutelage.nn.self_distil import SelfDistillation, TrainingSet, self_distil
+from tutelage.nn.self_distil import SelfDistillation
 from tutelage.nn.students import Floats, Recogniser, Student, save_weights
-from tutelage.package import StudentPackage, read_package
 
 SEED = 83
-PERSONS, REFERENCES, PROBES, STRANGERS = 16, 3, 24, 300
-LEARNT = 6
-"""Captures of each person that a generation learns from; half of the others choose thresholds, half measure."""
 MANY = 10_000
-WARM_UP = 10
-"""Calls of each way in a repeat that are not counted."""
 PAUSES_S = (0.25, 0.45)
 """Seconds between people who come one by one: long enough that a worker goes on in between."""
 WANTED = {
@@ -74,84 +70,6 @@ WANTED = {
     "early_exit_saves_least": 0.3,
     "training_p99_ratio_most": 1.1,
 }
-
-Call = Callable[[int], object]
-"""Answers capture number i; kept are the seconds it takes."""
-
-
-@dataclass(frozen=True)
-class Ground:
-    """A device's persons, students and captures."""
-
-    models: Models
-    package: StudentPackage
-    site: Site
-    enrolled: Enrolled
-
-    @staticmethod
-    def of(seed: int) -> Ground:
-        models = shipped()
-        size = SiteSize(PERSONS, REFERENCES, PROBES, STRANGERS, wear=0.5)
-        site = synthetic_site(seed, 0, size, models.impostors)
-        references = list(zip(site.references.persons, site.references.captures, strict=True))
-        package = read_package(models.release.package, trusted=[models.release.trusted])
-        return Ground(models, package, site, Enrolled.of(references, models.student.spec.side))
-
-    @property
-    def captures(self) -> Sequence[Pixels]:
-        return self.site.probes_new.captures
-
-    def taught(self) -> TrainingSet:
-        """What a device on the worn sensor learns from."""
-        rows = self.rows(self.site.probes_worn, range(LEARNT))
-        labelled = [Labelled(c, p, taught=True) for p, c in zip(rows.persons, rows.captures, strict=True)]
-        return training_set(labelled, self.enrolled.against(self.models.impostors.negatives), LearningRules())
-
-    def rows(self, taken: Taken, wanted: range) -> Taken:
-        """Captures number `wanted` of each person."""
-        pairs = enumerate(zip(taken.persons, taken.captures, strict=True))
-        return Taken.of(pair for i, pair in pairs if i % PROBES in wanted)
-
-
-def timed(call: Call, calls: int, first: int) -> list[float]:
-    """Seconds of each of `calls` calls, after some that are not counted."""
-    found = []
-    for i in range(first, first + WARM_UP + calls):
-        started = time.perf_counter()
-        call(i)
-        found.append(time.perf_counter() - started)
-    return found[WARM_UP:]
-
-
-def rounds(ways: dict[str, Call], repeats: int, calls: int) -> dict[str, list[list[float]]]:
-    """Seconds of the calls of every way, one list a repeat; the ways take turns in a changing order."""
-    found: dict[str, list[list[float]]] = {name: [] for name in ways}
-    for repeat in range(repeats):
-        for place in np.random.default_rng([SEED, repeat]).permutation(len(ways)):
-            name = list(ways)[place]
-            found[name].append(timed(ways[name], calls, repeat * calls))
-    return found
-
-
-def latency(repeats: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Milliseconds over all repeats."""
-    every = 1e3 * np.concatenate([np.asarray(seconds) for seconds in repeats])
-    p50, p99 = np.percentile(every, [50, 99])
-    return {"mean_ms": float(every.mean()), "p50_ms": float(p50), "p99_ms": float(p99), "calls": every.size}
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": list(values)}
-
-
-def ratio(own: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Means of the same repeats, one over the other."""
-    return spread([statistics.fmean(a) / statistics.fmean(b) for a, b in zip(own, other, strict=True)])
-
-
-def over(model: RunningModel | EarlyExit, captures: Sequence[Pixels]) -> Call:
-    """Answers `captures`, again and again."""
-    return lambda i: model.recognise(captures[i % len(captures)])
 
 
 class LastExit(torch.nn.Module):
@@ -215,7 +133,7 @@ def ways(ground: Ground, model: RunningModel, graph: bytes) -> dict[str, Call]:
     }
 
 
-def measured_ways(found: dict[str, list[list[float]]]) -> dict[str, Any]:
+def measured_ways(found: dict[str, Times]) -> dict[str, Any]:
     """Latencies, and what ours is of the others."""
     pairs = [
         ("forward, ours", "forward, eager"),
@@ -224,8 +142,8 @@ def measured_ways(found: dict[str, list[list[float]]]) -> dict[str, Any]:
         ("end to end, ours", "end to end, exported"),
         ("end to end, ours", "forward, eager"),
     ]
-    ratios = {f"{own} / {other}": ratio(found[own], found[other]) for own, other in pairs}
-    return {"latency": {name: latency(seconds) for name, seconds in found.items()}, "ratios": ratios}
+    ratios = {f"{own} / {other}": found[own].over(found[other]) for own, other in pairs}
+    return {"latency": {name: times.latency() for name, times in found.items()}, "ratios": ratios}
 
 
 def crowded(model: RunningModel, each: int) -> RunningModel:
@@ -246,13 +164,10 @@ def persons(model: RunningModel, ground: Ground, repeats: int, calls: int) -> di
         {"few": over(model, captures), **{str(each): over(crowd, captures) for each, crowd in crowds.items()}},
         repeats,
         calls,
+        SEED,
     )
-    few = [statistics.fmean(seconds) for seconds in found["few"]]
     return {
-        str(each): {
-            **latency(found[str(each)]),
-            "added_ms": spread([1e3 * (statistics.fmean(s) - f) for s, f in zip(found[str(each)], few, strict=True)]),
-        }
+        str(each): {**found[str(each)].latency(), "added_ms": found[str(each)].more_than(found["few"])}
         for each in crowds
     }
 
@@ -274,89 +189,39 @@ def swap(ground: Ground, repeats: int) -> tuple[dict[str, Any], bytes]:
     return {name: spread(seconds) for name, seconds in found.items()}, graph
 
 
-def model_of(student: Student, ground: Ground, name: str) -> RunningModel:
-    """`student` at work for the ground's persons, calibrated as in a package."""
-    recogniser = compiled(Recogniser.of(student, ground.package.info.readout))
-    unseen = ground.models.impostors.unseen
-    calibration = calibrate(recogniser.features(to_input(unseen.captures)), unseen.persons)
-    gallery = Gallery(ground.enrolled.persons, recogniser.features(ground.enrolled.inputs))
-    return RunningModel(name, "", recogniser, calibration, gallery, DecisionRule())
+def coming(model: RunningModel, ground: Ground, activity: Activity, seed: int) -> tuple[Call, Call]:
+    """Somebody comes after a pause; and is answered."""
+    rng = np.random.default_rng(seed)
 
-
-def early_exits(ground: Ground, student: Student, name: str, repeats: int, calls: int) -> list[dict[str, Any]]:
-    """Each early exit of one student, on captures of a new and of the worn sensor that nobody has seen."""
-    model, site, rows = model_of(student, ground, name), ground.site, []
-    middle = LEARNT + (PROBES - LEARNT) // 2
-    chooses, measures = range(LEARNT, middle), range(middle, PROBES)
-    held_back = Taken.of(
-        pair
-        for taken in (site.probes_new, site.probes_worn)
-        for pair in zip(*(getattr(ground.rows(taken, chooses), part) for part in ("persons", "captures")), strict=True)
-    )
-    half = STRANGERS // 2
-    choosing = [*site.strangers_new.captures[:half], *site.strangers_worn.captures[:half]]
-    for readout in ("exit1", "exit2", "exit3"):
-        never = EarlyExit.of(model, readout, ground.enrolled, ground.models.impostors)
-        cascade = never.believed_from(held_back, choosing)
-        for sensor, taken, strange in (
-            ("new", site.probes_new, site.strangers_new),
-            ("worn", site.probes_worn, site.strangers_worn),
-        ):
-            probes = ground.rows(taken, measures)
-            answered = Answered.of(cascade, probes, strange.captures[half:], SampleRules())
-            seconds = rounds(
-                {"early": over(cascade, probes.captures), "full": over(model, probes.captures)}, repeats, calls
-            )
-            rows.append(
-                {
-                    "student": name,
-                    "sensor": sensor,
-                    "exit": readout,
-                    "believed_from": cascade.accept_score,
-                    **asdict(answered),
-                    "captures": len(probes),
-                    "strangers_measured": len(strange.captures[half:]),
-                    "latency": {way: latency(found) for way, found in seconds.items()},
-                    "ratio": ratio(seconds["early"], seconds["full"]),
-                }
-            )
-    return rows
-
-
-def generation(ground: Ground) -> Student:
-    """The released student after one self-distillation with a device's default settings."""
-    student = copy.deepcopy(ground.models.student)
-    self_distil(student, ground.taught(), SelfDistillation(seed=SEED))
-    return student.eval()
-
-
-def one_by_one(model: RunningModel, ground: Ground, activity: Activity, calls: int, seed: int) -> list[float]:
-    """Seconds of answers to people who come after pauses."""
-    rng, found = np.random.default_rng(seed), []
-    for i in range(calls):
-        time.sleep(float(rng.uniform(*PAUSES_S)))
-        started = time.perf_counter()
+    def answer(i: int) -> object:
         with activity.busy():
-            model.recognise(ground.captures[i % len(ground.captures)])
+            return model.recognise(ground.captures[i % len(ground.captures)])
+
+    return lambda _: time.sleep(float(rng.uniform(*PAUSES_S))), answer
+
+
+def one_by_one(pause: Call, answer: Call, calls: int) -> list[float]:
+    """Seconds of answers to people who come one by one."""
+    found = []
+    for i in range(calls):
+        pause(i)
+        started = time.perf_counter()
+        answer(i)
         found.append(time.perf_counter() - started)
     return found
 
 
+def endless(ground: Ground) -> TrainingJob:
+    """A training that outlasts all that is measured beside it."""
+    student = ground.models.student
+    descent, settings = Descent("v1+1", "sha256:" + "0" * 64, 1), SelfDistillation(steps=100_000)
+    return TrainingJob(descent, student.spec, save_weights(student), ground.taught(), settings, 1, 2**40)
+
+
 def beside_training(model: RunningModel, ground: Ground, repeats: int, calls: int) -> dict[str, Any]:
     """Answers with no worker, with one that gives way, and with one that is only of the lowest priority."""
-    student = ground.models.student
-    settings = SelfDistillation(steps=100_000)
-    job = TrainingJob(
-        Descent("v1+1", "sha256:" + "0" * 64, 1),
-        student.spec,
-        save_weights(student),
-        ground.taught(),
-        settings,
-        1,
-        2**40,
-    )
+    job, budget = endless(ground), Budget(seconds=3600.0, memory_bytes=2**40)
     found: dict[str, list[list[float]]] = {"idle": [], "gives way": [], "lowest priority": []}
-    budget = Budget(seconds=3600.0, memory_bytes=2**40)
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(repeats):
             for place in np.random.default_rng([SEED, 1, repeat]).permutation(len(found)):
@@ -366,46 +231,62 @@ def beside_training(model: RunningModel, ground: Ground, repeats: int, calls: in
                     training.start(activity if name == "gives way" else None)
                     while training.last.get("step", 0) < 2:
                         time.sleep(0.1)
-                found[name].append(one_by_one(model, ground, activity, calls, repeat))
+                found[name].append(one_by_one(*coming(model, ground, activity, repeat), calls))
                 if name != "idle" and not training.running():
                     raise SystemExit("the worker ended before it was measured beside")
                 training.kill()
-    idle = latency(found["idle"])
+    return {name: beside(seconds, found["idle"]) for name, seconds in found.items()}
+
+
+def beside(seconds: list[list[float]], idle: list[list[float]]) -> dict[str, Any]:
+    """Milliseconds, and ratios to those without a worker: p99 over all, means by repeat."""
+    own, alone = (np.concatenate([np.asarray(repeat) for repeat in found]) for found in (seconds, idle))
+    p50, p99 = np.percentile(own, [50, 99])
     return {
-        name: {
-            **latency(seconds),
-            "p99_ratio": latency(seconds)["p99_ms"] / idle["p99_ms"],
-            "mean_ratio": ratio(seconds, found["idle"]),
-        }
-        for name, seconds in found.items()
+        "mean_ms": 1e3 * float(own.mean()),
+        "p50_ms": 1e3 * float(p50),
+        "p99_ms": 1e3 * float(p99),
+        "calls": own.size,
+        "p99_ratio": float(p99 / np.percentile(alone, 99)),
+        "mean_ratio": spread([a / b for a, b in zip(means(seconds), means(idle), strict=True)]),
     }
 
 
 def show(document: dict[str, Any]) -> None:
-    console = Console(width=120)
-    table = Table("way", "mean ms", "p50", "p99", title=f"load average {document['load']['before'][0]:.1f} before")
+    console = Console(width=150)
+    table = Table(title=f"load average {document['load']['before'][0]:.1f} before")
+    for heading in ("way", "mean ms", "p50", "p99", "processor"):
+        table.add_column(heading)
     for name, found in document["ways"]["latency"].items():
-        table.add_row(name, *(f"{found[key]:.2f}" for key in ("mean_ms", "p50_ms", "p99_ms")))
+        table.add_row(name, *(f"{found[key]:.2f}" for key in ("mean_ms", "p50_ms", "p99_ms", "processor_ms")))
     console.print(table)
     for name, found in document["ways"]["ratios"].items():
-        console.print(f"{name}: {_cell(found)}")
+        console.print(f"{name}: {_cell(found['wall'])}, of processor time {_cell(found['processor'])}")
     for each, found in document["persons"].items():
-        console.print(f"{MANY} persons of {each}: adds {_cell(found['added_ms'])} ms")
+        added = found["added_ms"]
+        console.print(
+            f"{MANY} persons of {each}: adds {_cell(added['wall'])} ms, processor {_cell(added['processor'])}"
+        )
     for name, found in document["swap"].items():
         console.print(f"swap, {name}: {_cell(found)} s")
-    table = Table("student", "sensor", "exit", "from", "early", "TAR", "alone", "strangers", "alone", "lost", "time")
-    for row in document["early_exit"]:
-        shares = (
-            f"{row[key]:.3f}" for key in ("early", "tar", "tar_alone", "strangers", "strangers_alone", "first_lost")
-        )
-        table.add_row(
-            row["student"], row["sensor"], row["exit"], f"{row['believed_from']:.1f}", *shares, _cell(row["ratio"])
-        )
-    console.print(table)
+    show_early(console, document["early_exit"])
     for name, found in document["training"].items():
         console.print(
-            f"{name}: p99 {found['p99_ms']:.2f} ms, ratio {found['p99_ratio']:.2f}, mean {_cell(found['mean_ratio'])}"
+            f"{name}: p50 {found['p50_ms']:.2f}, p99 {found['p99_ms']:.2f} ms, {found['p99_ratio']:.2f} of idle; "
+            f"mean {_cell(found['mean_ratio'])} of idle"
         )
+
+
+def show_early(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+    shares = ("early", "tar", "tar_alone", "strangers", "strangers_alone", "first_lost")
+    table = Table()
+    for heading in ("student", "sensor", "exit", "from", *shares, "time", "everybody", "nobody"):
+        table.add_column(heading.replace("_", " "))
+    for row in rows:
+        times = (f"{row['ratios'][way]['processor']['median']:.2f}" for way in ("early", "everybody", "nobody"))
+        named = (row["student"], row["sensor"], row["exit"], f"{row['believed_from']:.1f}")
+        table.add_row(*named, *(f"{row[key]:.3f}" for key in shares), *times)
+    console.print(table)
 
 
 def _cell(found: dict[str, Any]) -> str:
@@ -417,12 +298,12 @@ def measure(repeats: int, calls: int) -> dict[str, Any]:
     ground = Ground.of(SEED)
     swapped, graph = swap(ground, 3)
     model = RunningModel.of(ground.package, ground.enrolled, DecisionRule())
-    measured = measured_ways(rounds(ways(ground, model, graph), repeats, calls))
+    measured = measured_ways(rounds(ways(ground, model, graph), repeats, calls, SEED))
     crowd = persons(model, ground, repeats, calls)
     early = [
         row
-        for student, name in ((ground.models.student, "released"), (generation(ground), "a generation"))
-        for row in early_exits(ground, student, name, repeats, calls)
+        for student, name in ((ground.models.student, "released"), (generation(ground, SEED), "a generation"))
+        for row in EarlyExits.of(ground, student, name).rows(repeats, calls, SEED)
     ]
     training = beside_training(model, ground, repeats, calls)
     return {"ways": measured, "persons": crowd, "swap": swapped, "early_exit": early, "training": training}

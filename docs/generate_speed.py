@@ -1,4 +1,4 @@
-"""Writes docs/speed.md from the JSON files of the services' benchmarks; `--check` only tells whether it is up to date.
+"""Writes docs/speed.md from the JSON files of benchmarks; `--check` only tells whether it is up to date.
 
 No figure in that page is written by hand.
 """
@@ -7,19 +7,41 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "speed.md"
-HEAD = """# How fast the services are
+HEAD = """# How fast devices and services are
 
 Made by `docs/generate_speed.py` from `benchmarks/results/`; each section says with what its file was made. What is
-compared ran on one machine in one run, in turns; a ratio is made of two figures of the same turn. Servers and their
-clients shared the two cores. Goals are those of [the architecture](architecture.md#budgets).
+compared ran on one machine in one run, in turns; a ratio is made of two figures of the same turn. Recognition had one
+core, servers and their clients shared two. Goals are those of [the architecture](architecture.md#budgets).
 """
+ABOUT_RECOGNITION = """Of a capture of 64 x 64 pixels, {persons} persons of {references_a_person} references each;
+{repeats} turns of {calls} captures, ONNX Runtime {runtime}. *Ours* is what a device runs
+([why](adr/0006-onnx-runtime-recognises.md)), *eager* is torch's bare forward of the same student, *exported* is ONNX
+Runtime on what torch's exporter makes of it. End to end is from the pixels to the decision: input, forward, 1:N, score.
+Processor time is what the answering thread used, whatever else the machine did."""
+
+ABOUT_EARLY_EXITS = """**Early exits** are measured and not served. An exit is believed from the least score, at least
+the accept score, at which it is wrong about none of the captures held back for this: there it accepts as many genuine
+captures as the full student, or more, and no others. This is what it does on {captures} other captures of enrolled
+persons and {strangers} of strangers; times are processor time end to end, over the full student's, in the last column
+over that of the student in torch."""
+
+EARLY_EXITS_SAY = """Where neither TAR nor strangers are worse, the best saves {best:.0f} % (goal: {goal:.0f} % or more).
+Had the first exit answered everybody, it would have saved {bound:.0f} %: the first stage works on the largest maps and
+takes about half of a compiled forward. If cutting the graph cost nothing, as many early answers would save {free:.0f} %
+at best. With torch's eager layers, which all cost much the same, early exits save up to {eager:.0f} %, of a forward of
+all exits that takes several times as long. And what is answered early is lost to learning, since the score of a first
+sample is the full student's."""
+
+ABOUT_TRAINING = """**Beside a training**, on the same core: people come one by one, {least:g} to {most:g} s apart, so
+that the worker is at work whenever one comes; {calls} answers each. A device's worker *gives way*; one of the *lowest
+priority* that does not is shown beside it."""
 QUEUES = {"tutelage": "ours, `tutelage.queues`", "celery": "Celery", "rq": "RQ", "dramatiq": "dramatiq"}
 
 
@@ -41,6 +63,122 @@ def ratio(found: Mapping[str, float]) -> str:
     middle = found.get("median", found.get("mean", 0.0))
     return (
         f"{middle:.2f} ({found.get('min', found.get('least', 0)):.2f} to {found.get('max', found.get('most', 0)):.2f})"
+    )
+
+
+def recognition(found: Mapping[str, Any]) -> str:
+    """An answer of a device, and what it is compared with."""
+    return "\n\n".join(
+        [
+            ABOUT_RECOGNITION.format(**found["settings"], runtime=found["versions"]["onnxruntime"]),
+            _ways(found["ways"], found["wanted"]),
+            _persons(found),
+            _swap(found["swap"]),
+            early_exits(found["early_exit"], found["wanted"]["early_exit_saves_least"]),
+            beside_training(found),
+        ]
+    )
+
+
+def _ways(found: Mapping[str, Any], wanted: Mapping[str, float]) -> str:
+    """Times of each way, and ratios between them."""
+    keys = ("mean_ms", "p50_ms", "p99_ms", "processor_ms")
+    ways = [[name, *(f"{times[key]:.2f}" for key in keys)] for name, times in found["latency"].items()]
+    goals = {"end to end, ours / end to end, eager", "end to end, ours / forward, eager"}
+    ratios = [
+        [
+            name,
+            ratio(both["wall"]),
+            ratio(both["processor"]),
+            f"{wanted['end_to_end_ratio_most']:g}" if name in goals else "",
+        ]
+        for name, both in found["ratios"].items()
+    ]
+    return "\n\n".join(
+        [
+            table(["way", "mean ms", "p50 ms", "p99 ms", "mean processor ms"], ways),
+            table(["ratio of means", "median (least to most)", "of processor time", "goal, at most"], ratios),
+        ]
+    )
+
+
+def _persons(found: Mapping[str, Any]) -> str:
+    """What many persons add."""
+    rows = [
+        [each, ratio(crowd["added_ms"]["wall"]), ratio(crowd["added_ms"]["processor"])]
+        for each, crowd in found["persons"].items()
+    ]
+    goal = found["wanted"]["persons_added_ms_most"]
+    return "\n\n".join(
+        [
+            f"{found['settings']['many_persons']:,} persons more add to an answer (goal: less than {goal:g} ms):",
+            table(["references of each", "ms, median (least to most)", "processor ms"], rows),
+        ]
+    )
+
+
+def _swap(found: Mapping[str, Any]) -> str:
+    """How long a swap takes."""
+    whole, compiling, exporter = (1e3 * found[key]["median"] for key in ("whole", "compiling", "exporter"))
+    return (
+        f"A new student recognises {whole:.0f} ms after its package was verified; {compiling:.0f} ms are for loading, "
+        f"compiling and trying it. Torch's exporter alone takes {exporter:,.0f} ms."
+    )
+
+
+def early_exits(found: Sequence[Mapping[str, Any]], goal: float) -> str:
+    """What an early exit saves and costs."""
+    shares = {"early": "answered early", "tar": "TAR", "tar_alone": "full student's TAR"}
+    shares |= {"strangers": "strangers accepted", "strangers_alone": "by the full student"}
+    shares |= {"first_lost": "first samples lost"}
+    times = {"early": "time", "everybody": "if all were early", "nobody": "if none were", "eager early": "time, eager"}
+    rows = [
+        [row["student"], row["sensor"], row["exit"], f"{row['believed_from']:.1f}"]
+        + [f"{100 * row[key]:.1f} %" for key in shares]
+        + [f"{_over_full(row, way):.2f}" for way in times]
+        for row in found
+    ]
+    equal = [row for row in found if row["tar"] >= row["tar_alone"] and row["strangers"] <= row["strangers_alone"]]
+    best, eager = (min(_over_full(row, way) for row in equal) for way in ("early", "eager early"))
+    free = max(row["early"] * (1 - _over_full(row, "everybody")) for row in found)
+    bound = min(_over_full(row, "everybody") for row in found if row["exit"] == "exit1")
+    return "\n\n".join(
+        [
+            ABOUT_EARLY_EXITS.format(captures=found[0]["captures"], strangers=found[0]["strangers_measured"]),
+            table(["student", "sensor", "exit", "believed from", *shares.values(), *times.values()], rows),
+            EARLY_EXITS_SAY.format(
+                best=100 * (1 - best),
+                goal=100 * goal,
+                bound=100 * (1 - bound),
+                free=100 * free,
+                eager=100 * (1 - eager),
+            ),
+        ]
+    )
+
+
+def _over_full(row: Mapping[str, Any], way: str) -> float:
+    """Processor time of one way over the full student's."""
+    return float(row["ratios"][way]["processor"]["median"])
+
+
+def beside_training(found: Mapping[str, Any]) -> str:
+    """Answers while a worker trains on the same core."""
+    (least, most), training = found["settings"]["pauses_s"], found["training"]
+    rows = [
+        [
+            name,
+            *(f"{times[key]:.2f}" for key in ("mean_ms", "p50_ms", "p99_ms", "p99_ratio")),
+            ratio(times["mean_ratio"]),
+        ]
+        for name, times in training.items()
+    ]
+    return "\n\n".join(
+        [
+            ABOUT_TRAINING.format(least=least, most=most, calls=training["idle"]["calls"]),
+            table(["worker", "mean ms", "p50 ms", "p99 ms", "p99 / idle", "mean / idle"], rows),
+            f"Goal: p99 at most {found['wanted']['training_p99_ratio_most']:g} x idle.",
+        ]
     )
 
 
@@ -101,6 +239,7 @@ def queues(found: Mapping[str, Any]) -> str:
 
 
 SECTIONS = {
+    "recognition": ("Recognition: `benchmarks/recognition.py`", recognition),
     "labels": ("Labels: `benchmarks/labels.py`", labels),
     "registry": ("Versions and check-ins: `benchmarks/registry.py`", registry),
     "queue_overhead": ("Jobs: `benchmarks/queue_overhead.py`", queues),

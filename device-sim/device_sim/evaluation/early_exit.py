@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -25,7 +26,17 @@ from tutelage.biometrics.matching import Decision, Gallery
 from tutelage.captures import Pixels, to_input
 from tutelage.nn.cut_student import CutStudent
 from tutelage.nn.packaging import Strangers, calibrate
-from tutelage.nn.students import READOUTS, Recogniser
+from tutelage.nn.students import READOUTS, Floats, Recogniser
+
+
+class Cut(Protocol):
+    """A student in two parts, like `CutStudent`."""
+
+    def begin(self, inputs: Floats) -> tuple[Floats, Floats]:
+        """Unit vectors of the early exit, and what `finish` goes on from."""
+
+    def finish(self, last: Floats) -> Floats:
+        """Unit vectors of the later exit."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class EarlyExit:
 
     model: RunningModel
     """The full student, read out at one exit."""
-    student: CutStudent = field(repr=False)
+    student: Cut = field(repr=False)
     calibration: Calibration
     """Of the early exit's space."""
     gallery: Gallery
@@ -88,10 +99,10 @@ class EarlyExit:
         """Whether the early exit gave `answer`."""
         return answer.features.space == self.gallery.features.space
 
-    def _input(self, capture: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def _input(self, capture: Pixels) -> Floats:
         return to_input([capture], self.model.recogniser.student.spec.side)
 
-    def _answer(self, vectors: np.ndarray[tuple[int, ...], np.dtype[np.float32]], *, early: bool) -> Recognition:
+    def _answer(self, vectors: Floats, *, early: bool) -> Recognition:
         gallery = self.gallery if early else self.model.gallery
         calibration = self.calibration if early else self.model.calibration
         features = Features(vectors, gallery.features.space)
