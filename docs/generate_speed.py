@@ -32,7 +32,7 @@ captures as the full student, or more, and no others. This is what it does on {c
 persons and {strangers} of strangers; times are processor time end to end, over the full student's, in the last column
 over that of the student in torch."""
 
-EARLY_EXITS_SAY = """Where neither TAR nor strangers are worse, the best saves {best:.0f} % (goal: {goal:.0f} % or more).
+EARLY_EXITS_SAY = """Where TAR and strangers are no worse, the best saves {best:.0f} % (goal: {goal:.0f} % or more).
 Had the first exit answered everybody, it would have saved {bound:.0f} %: the first stage works on the largest maps and
 takes about half of a compiled forward. If cutting the graph cost nothing, as many early answers would save {free:.0f} %
 at best. With torch's eager layers, which all cost much the same, early exits save up to {eager:.0f} %, of a forward of
