@@ -50,7 +50,7 @@ Captures = Annotated[list[Path], typer.Argument(help="Image files; larger ones a
 def _reaching(
     *,
     address: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where the device takes calls.")
+        str, typer.Option(metavar="HOST:PORT", envvar="TUTELAGE_DEVICE_ADDRESS", help="Where the device takes calls.")
     ] = "127.0.0.1:50061",
     tls: Annotated[bool, typer.Option("--tls", help="Speak TLS; any of the files below means it too.")] = False,
     ca_file: Annotated[Path | None, typer.Option(help="PEM file of who signed the device's certificate.")] = None,
@@ -227,7 +227,7 @@ def erase(
     answer = device.ask("ErasePerson", pb.ErasePersonRequest(person=person))
     if receipt is not None:
         create_file(receipt, answer.receipt)
-    _show(answer, as_json, lambda: tables.erased_table(answer))
+    _show(answer, as_json, lambda: tables.erased_table(answer, str(receipt or "")))
 
 
 @_command("train")

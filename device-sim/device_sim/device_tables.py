@@ -139,8 +139,8 @@ def samples_table(samples: Sequence[pb.Sample]) -> RenderableType:
     return table
 
 
-def erased_table(answer: pb.ErasePersonResponse) -> RenderableType:
-    """What was erased, a line a thing."""
+def erased_table(answer: pb.ErasePersonResponse, kept: str) -> RenderableType:
+    """What was erased, a line a thing; `kept` is the file of the receipt, empty where it was not asked for."""
     table = _table()
     table.add_row("references", f"{answer.references:,}")
     table.add_row("samples", f"{answer.samples:,}")
@@ -148,7 +148,7 @@ def erased_table(answer: pb.ErasePersonResponse) -> RenderableType:
     table.add_row("students deleted", ", ".join(answer.deleted_generations) or "none")
     table.add_row("recognises now", answer.student.generation)
     table.add_row("at the teacher", "removed" if answer.teacher_knew else "nobody of that name")
-    table.add_row("receipt", f"{len(answer.receipt):,} bytes, signed by the device; --receipt FILE keeps it")
+    table.add_row("receipt", f"signed by the device: {kept or 'ask again with --receipt FILE to keep it'}")
     return table
 
 
@@ -156,7 +156,7 @@ def event_line(event: pb.Event) -> str:
     """One event on one line."""
     generation = event.generation if event.HasField("generation") else NOT_MEASURED
     kind = word(pb.EventKind, event.kind)
-    return f"{event.event_id:>6}  {when(event.time)}  {generation:<6}  {kind:<20}  {printable(event.reason)}"
+    return f"{event.event_id:<6} {when(event.time)}  {generation:<6}  {kind:<20}  {printable(event.reason)}"
 
 
 def when(moment: Timestamp) -> str:
