@@ -93,7 +93,7 @@ ROWS = (
     "device: limits and gate",
 )
 NEAR = 20.0
-CRAFT_STEPS, CRAFT_RATE = 120, 0.01
+CRAFT_STEPS, CRAFT_RATE, CRAFT_PENALTY = 120, 0.01, 0.002
 _ATTACKERS_FROM, _STRANGERS_FROM = 600, 700
 
 
@@ -209,7 +209,7 @@ def drawn_towards(model: RunningModel, captures: Sequence[Pixels], targets: Tens
     for _ in range(CRAFT_STEPS):
         optimiser.zero_grad()
         away = (1 - (last_feature(student, standardise(pixels)) * targets).sum(1)).sum()
-        (away + 0.05 * (pixels - start).square().sum()).backward()  # type: ignore[no-untyped-call]
+        (away + CRAFT_PENALTY * (pixels - start).square().sum()).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         with torch.no_grad():
             pixels.clamp_(0, 1)
@@ -219,6 +219,12 @@ def drawn_towards(model: RunningModel, captures: Sequence[Pixels], targets: Tens
 def last_feature(student: Any, inputs: Tensor) -> Tensor:
     features: Tensor = student(inputs)[-1]
     return functional.normalize(features, dim=1)
+
+
+def released(models: Models, scene: Scene, rules: SampleRules) -> RunningModel:
+    """The released student with the scene's persons enrolled."""
+    package = read_package(models.release.package, trusted=[models.release.trusted])
+    return released_model(package, scene.references, rules)
 
 
 @dataclass
@@ -246,11 +252,7 @@ class Stage:
         )
         for person in range(PERSONS):
             self.device.enrol(name(person), [c for p, c in self.scene.references if p == name(person)])
-        self.frozen = released_model(
-            read_package(self.models.release.package, trusted=[self.models.release.trusted]),
-            self.scene.references,
-            self.rules,
-        )
+        self.frozen = released(self.models, self.scene, self.rules)
         limited = self.rules is LIMITS
         self.templates = AdaptedTemplates(self.frozen, self.rules, self.settings.learning, anchored=limited)
         self.injected = [0] * ATTACKERS

@@ -130,7 +130,7 @@ def poison_sections(found: Mapping[str, Any]) -> list[str]:
         "## Attackers who poison what a device learns from",
         "Three attackers at a device of ten persons, each after one of them. *Ten injections* (after Lovisotto et al. "
         "2020): ten captures of each get in, as near to the attacker as is still kept: features, for templates, and "
-        "pixels, for the device, made with the running student's gradients. *Hostile tenth*: a tenth of all attempts are "
+        "pixels, for the device, by the running student's gradients. *Hostile tenth*: a tenth of all attempts are "
         "fakes with up to two fifths of the victim's ridges. Shown is how many of the attackers' plain captures get in "
         "afterwards (score 30) or come near (score 20), these beside the frozen student's too. *No limits*: "
         "every accepted capture is kept and learnt from, whatever its score, and no gate judges. Misses and strangers "

@@ -25,6 +25,8 @@ from device_sim.plots import coverage_figure
 from device_sim.report import write_report
 from device_sim.results import read_result
 from device_sim.sensor import Presses, Sensor
+from device_sim.year.plots import errors_figure
+from device_sim.year.result import read_year
 from tutelage.captures import Pixels
 from tutelage.files import atomic_write
 
@@ -112,6 +114,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "sensor-drift.png", as_png(sensor_drift()))
     atomic_write(folder / "coverage.png", as_png(coverage()))
+    if (RESULTS / "year.json").exists():
+        atomic_write(folder / "year.png", as_png(errors_figure(read_year(RESULTS / "year.json"))))
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         print("report.png was not drawn: it takes chromium (apt-get install chromium)", file=sys.stderr)
