@@ -305,16 +305,36 @@ def _squeezed(grey: Pixels, side: int) -> npt.NDArray[np.float64]:
     """Weighted sums `(side, side)` of `(H, W)`, with the same total weight in every cell.
 
     Samples and shares are integers and their products stay far below 2^53, so 64-bit floats hold every sum exactly
-    and no order of summation can change a bit of it.
+    and no order of summation can change a bit of it. They are summed in this thread: a matrix product would be spread
+    over all cores, and whoever stands at the door would wait for the busiest of them.
     """
-    values = grey.astype(np.float64)
     if grey.shape == (side, side):
-        return values
-    height, width = grey.shape
-    return np.asarray(_shares(height, side) @ values @ _shares(width, side).T)
+        return grey.astype(np.float64)
+    return np.ascontiguousarray(_cells(_cells(grey, side).T, side).T)
+
+
+def _cells(samples: npt.NDArray[Any], side: int) -> npt.NDArray[np.float64]:
+    """Cells `(side, W)` of samples `(size, W)`: a few weighted samples each, one after the other."""
+    places, weights = _taps(len(samples), side)
+    cells: npt.NDArray[np.float64] = weights[0] * samples[places[0]]
+    for place, weight in zip(places[1:], weights[1:], strict=True):
+        cells += weight * samples[place]
+    return cells
 
 
 @lru_cache(maxsize=64)
+def _taps(size: int, side: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """The T samples that make each of `side` cells, `(T, side)`, and their weights of `_shares`, `(T, side, 1)`."""
+    shares = _shares(size, side)
+    first, count = (shares > 0).argmax(axis=1), int((shares > 0).sum(axis=1).max())
+    places = first + np.arange(count)[:, None]  # (T, side); those of a cell lie side by side
+    within = np.minimum(places, size - 1)
+    weights = np.where(places < size, shares[np.arange(side), within], 0.0)[..., None]
+    within.setflags(write=False)
+    weights.setflags(write=False)
+    return within, weights
+
+
 def _shares(size: int, side: int) -> npt.NDArray[np.float64]:
     """Integer weights `(side, size)` by which `size` samples make `side` cells; all rows have the same sum."""
     cells, samples = np.arange(side)[:, None], np.arange(size)[None]
@@ -325,7 +345,6 @@ def _shares(size: int, side: int) -> npt.NDArray[np.float64]:
         centres = np.clip((2 * cells + 1) * size - side, 0, 2 * side * (size - 1))
         shares = np.maximum(2 * side - np.abs(centres - 2 * side * samples), 0)
     weights: npt.NDArray[np.float64] = shares.astype(np.float64)
-    weights.setflags(write=False)
     return weights
 
 
