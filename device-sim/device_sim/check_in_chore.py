@@ -66,7 +66,7 @@ class CheckInChore:
         """
         state = device_state(self._device, self._counts, self._clock())
         answer = self._registry.check_in(self._id, self._channel, state)
-        _log.info("checked in", generation=state.generation, wanted=answer.wanted.version)
+        _log.debug("checked in", generation=state.generation, wanted=answer.wanted.version)
         if answer.HasField("wanted") and answer.wanted.digest not in (state.released_digest, self._refused):
             self._follow(answer.wanted, state.generation)
         return max(LEAST_S, answer.interval.ToTimedelta().total_seconds())

@@ -109,7 +109,8 @@ async def open_node(settings: NodeSettings, metrics: CollectorRegistry) -> Async
         working = stack.enter_context(ThreadPoolExecutor(WORKING, "work"))
         servicer = DeviceServicer(Node(device, chores), answering, working, settings.owners, counted)
         stack.enter_context(_doing(chores, cloud.close))
-        yield Service(NAME, partial(add_DeviceServiceServicer_to_server, servicer), _checks(device, chores))
+        added = partial(add_DeviceServiceServicer_to_server, servicer)
+        yield Service(NAME, added, _checks(device, chores), endless=("WatchEvents",))
 
 
 @dataclass(frozen=True)

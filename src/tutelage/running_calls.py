@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,10 +15,11 @@ __all__ = ["RunningCalls"]
 class RunningCalls:
     """A layer that knows the calls that run, and can cut them off; health and reflection hold nobody up."""
 
-    def __init__(self) -> None:
-        """Nothing runs yet."""
+    def __init__(self, endless: Collection[tuple[str, str]] = ()) -> None:
+        """Nothing runs yet; calls of `endless` (service, method) hold nobody up either."""
+        self._endless = frozenset(endless)
         self._own: dict[asyncio.Task[Any], bool] = {}
-        """By the task that answers a call: whether that is one of our own services."""
+        """By the task that answers a call: whether that is one of our own services, and ends by itself."""
         self._cut: set[asyncio.Task[Any]] = set()
 
     @contextmanager
@@ -26,7 +27,7 @@ class RunningCalls:
         """Know of `call` while the current task answers it."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - handlers are coroutines
-        self._own[task] = not call.service.startswith("grpc.")
+        self._own[task] = not call.service.startswith("grpc.") and (call.service, call.method) not in self._endless
         try:
             yield
         finally:
@@ -35,7 +36,7 @@ class RunningCalls:
 
     @property
     def count(self) -> int:
-        """Calls of our own services."""
+        """Calls of our own services that end by themselves."""
         return sum(self._own.values())
 
     def cut(self, *, own: bool) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -112,6 +112,8 @@ class Service:
     """Adds the servicer: `partial(add_ModelRegistryServiceServicer_to_server, servicer)`."""
     checks: Mapping[str, Check] = field(default_factory=dict)
     """Dependencies by name; the service is SERVING only while all of them answer."""
+    endless: Collection[str] = ()
+    """Methods whose calls end only when their caller hangs up: a server that ends does not wait for them."""
 
 
 class Server:
@@ -127,7 +129,7 @@ class Server:
         """
         self._settings = settings
         self._services = services
-        self._running = RunningCalls()
+        self._running = RunningCalls({(service.name, method) for service in services for method in service.endless})
         self._signalled = asyncio.Event()
         self._hurry = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None

@@ -7,6 +7,7 @@ import io
 import struct
 import threading
 import zlib
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from toy_device import PERSONS, finger, name_of
 from device_sim.events import EventKind
 from device_sim.node_folder import locked
 from device_sim.patient_labeller import PatientLabeller
+from device_sim.receipt import read_receipt
 from device_sim.service import open_device
 from tutelage.api.device.v1 import device_pb2 as pb
 from tutelage.api.device.v1.device_pb2_grpc import DeviceServiceStub
@@ -31,6 +33,7 @@ from tutelage.channel import Channel, ChannelSettings
 from tutelage.errors import CATALOGUE, Code, Status, TutelageError
 from tutelage.sent_captures import MAX_CAPTURE_BYTES
 from tutelage.settings import Address
+from tutelage.signing import read_signer
 from tutelage.tls import ClientTls, ServerTls
 
 
@@ -291,6 +294,47 @@ async def test_recognition_waits_for_no_slow_work(tmp_path: Path):
             assert answered == ["v1"]
             assert device.activity.idle_s < 20
         assert device.store.last_event(EventKind.ENROLLED) is not None
+
+
+async def test_who_watches_events_keeps_no_device_from_ending(tmp_path: Path):
+    ended: list[Code] = []
+    settings = node_settings(tmp_path / "device")
+    async with asyncio.timeout(60), node(settings, drain_grace=timedelta(seconds=600)) as running:
+        channel = Channel(ChannelSettings(Address("127.0.0.1", running.port)))
+        stub, begun = DeviceServiceStub(channel), asyncio.Event()
+
+        async def watch() -> None:
+            try:
+                async for _ in stub.WatchEvents(pb.WatchEventsRequest(after_event_id=0), timeout=600):
+                    begun.set()
+            except TutelageError as error:
+                ended.append(error.code)
+
+        watching = asyncio.create_task(watch())
+        await begun.wait()
+    await watching
+    await channel.close()
+    assert ended == [Code.SERVICE_UNAVAILABLE]
+
+
+async def test_an_erased_person_is_gone_and_the_receipt_says_so(tmp_path: Path):
+    settings = node_settings(tmp_path / "device")
+    async with calling(settings) as stub:
+        await enrol_all(stub)
+        await live(stub, 2)
+        erased = await stub.ErasePerson(pb.ErasePersonRequest(person=name_of(1)), timeout=SECONDS)
+        assert (erased.references, erased.student.generation, erased.teacher_knew) == (2, "v1", False)
+        own = read_signer(settings.folder / "device.key").public_key()
+        receipt = read_receipt(erased.receipt, trusted=[own])
+        assert (len(receipt.references), receipt.decisions) == (2, erased.decisions)
+        again = await stub.ErasePerson(pb.ErasePersonRequest(person=name_of(1)), timeout=SECONDS)
+        assert again.receipt == erased.receipt
+    async with calling(settings) as stub:
+        assert (await status(stub)).persons == PERSONS - 1
+        error = await refused(stub.Verify, pb.VerifyRequest(person=name_of(1), capture=png(1, 7)))
+        assert error.code is Code.PERSON_UNKNOWN
+        answer = await stub.Recognize(pb.RecognizeRequest(capture=png(1, 7)), timeout=SECONDS)
+        assert answer.recognition.person != name_of(1)
 
 
 async def test_one_process_at_a_time_uses_a_folder(tmp_path: Path):
