@@ -163,7 +163,9 @@ def test_a_writer_killed_at_any_moment_loses_nothing_it_acknowledged(path: Path,
     ) as writers:
         assert writers.stdin is not None
         assert writers.stdout is not None
-        for life, after_s in enumerate(rng.uniform(0.02, 0.25, 6)):
+        for life, after_s in enumerate(rng.uniform(0.02, 0.25, 60)):
+            if life >= 6 and last > before + 40:  # on a busy machine a life is short
+                break
             writers.stdin.write(f"{life} {after_s}\n")
             acknowledged = [line.split() for line in iter(writers.stdout.readline, "killed\n")]
             last = check_after_kill(path, acknowledged, last)

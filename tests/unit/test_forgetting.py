@@ -125,9 +125,10 @@ def test_a_store_that_is_full_of_references_can_still_forget(path: Path, capture
     with opened(path, max_bytes=MIN_BYTES) as store:
         done, error = fill(store, capture)
         assert error.code is Code.STORAGE_FULL
-        finish(store, begin(store, "p0"), bytes(2000))
+        for person in range(20):
+            finish(store, begin(store, f"p{person}"), bytes(500))
         store.enrol("the next", [capture()])
-        assert len(store.persons()) == done
+        assert len(store.persons()) == done - 20 + 1
 
 
 def test_old_receipts_make_room_and_unfinished_erasures_never_go(
