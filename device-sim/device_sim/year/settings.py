@@ -16,7 +16,7 @@ from tutelage.errors import UsageError
 from tutelage.nn.self_distil import SelfDistillation
 
 YEAR_DAYS = 365
-TRAINING_GAP_DAYS = 10
+TRAINING_GAP_DAYS = 14
 """Days of a whole year between two trainings of a device."""
 
 
