@@ -26,7 +26,6 @@ class DeviceMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register in `registry`, which must not have them yet."""
-        self._registry = registry
         self._decisions = Counter(
             "tutelage_device_recognitions", "Captures answered, by decision.", ("decision",), registry=registry
         )
@@ -40,18 +39,19 @@ class DeviceMetrics:
             "tutelage_device_chores", "Chores done, and those that failed.", ("chore", "outcome"), registry=registry
         )
 
-    def follow(self, device: Device) -> None:
-        """Tell how much `device` keeps whenever somebody collects."""
-        store = Gauge("tutelage_device_store_bytes", "Bytes that the store takes.", registry=self._registry)
-        store.set_function(lambda: float(device.store.used_bytes))
-        idle = Gauge(
+        self._store = Gauge("tutelage_device_store_bytes", "Bytes that the store takes.", registry=registry)
+        self._idle = Gauge(
             "tutelage_device_idle_seconds",
             "Since the last recognition; infinite before the first.",
-            registry=self._registry,
+            registry=registry,
         )
-        idle.set_function(lambda: device.activity.idle_s)
-        training = Gauge("tutelage_device_trainings", "Trainings under way, 0 or 1.", registry=self._registry)
-        training.set_function(lambda: float(device.training is not None))
+        self._trainings = Gauge("tutelage_device_trainings", "Trainings under way, 0 or 1.", registry=registry)
+
+    def follow(self, device: Device) -> None:
+        """Tell of `device` whenever somebody collects."""
+        self._store.set_function(lambda: float(device.store.used_bytes))
+        self._idle.set_function(lambda: device.activity.idle_s)
+        self._trainings.set_function(lambda: float(device.training is not None))
 
     @contextmanager
     def recognising(self) -> Iterator[None]:

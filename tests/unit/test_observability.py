@@ -12,6 +12,7 @@ pytest.importorskip("student_distiller")
 
 from prometheus_client import CollectorRegistry
 
+from device_sim.device_metrics import DeviceMetrics
 from model_registry.registry_metrics import RegistryMetrics
 from student_distiller.distiller_metrics import DistillerMetrics
 from teacher_inference.teacher_metrics import TeacherMetrics
@@ -22,7 +23,7 @@ ROW = re.compile(r"^\| `(tutelage_\w+)` \| ([\w, ]*)\|", re.MULTILINE)
 
 def test_the_page_has_every_metric_with_its_labels():
     registry = CollectorRegistry()
-    for metrics in (CallMetrics, TeacherMetrics, DistillerMetrics, RegistryMetrics):
+    for metrics in (CallMetrics, TeacherMetrics, DistillerMetrics, RegistryMetrics, DeviceMetrics):
         metrics(registry)
     there = {}
     for collector in registry._collector_to_names:
