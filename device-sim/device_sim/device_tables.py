@@ -122,18 +122,17 @@ def _number(message: Any, field: str, form: str) -> str:
 
 def samples_table(samples: Sequence[pb.Sample]) -> RenderableType:
     """Kept samples, a line each."""
-    table = _table("sample", "captured", "kind", "score", "person", "said by", "state", "set", "note")
+    table = _table("sample", "captured", "kind", "score", "person", "said by", "state", "note")
     for sample in samples:
         label = sample.label
         table.add_row(
             str(sample.sample_id),
-            when(sample.capture_time),
+            when(sample.capture_time)[5:-3],
             word(pb.SampleKind, sample.kind),
             _number(sample, "score", "{:.1f}"),
             Text(printable(label.person) if label.HasField("person") else NOT_MEASURED),
             word(pb.LabelSource, label.source) if sample.HasField("label") else "nobody yet",
             word(pb.SampleState, sample.state),
-            str(sample.training_set) if sample.HasField("training_set") else NOT_MEASURED,
             Text(printable(sample.note)),
         )
     return table
@@ -164,9 +163,16 @@ def when(moment: Timestamp) -> str:
     return moment.ToDatetime().strftime("%Y-%m-%d %H:%M:%S")
 
 
+_FOLDED = frozenset({"capture", "person", "note", "why"})
+"""Columns of words from elsewhere, which may be long."""
+
+
 def _table(*columns: str) -> Table:
     """A table whose cells are folded where the terminal is too narrow, never cut: digests are there to be copied."""
-    table = Table(box=box.SIMPLE_HEAD if columns else None, show_header=bool(columns), pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD if columns else None, show_header=bool(columns), pad_edge=False, collapse_padding=True
+    )
     for name in columns or ("", ""):
-        table.add_column(name, overflow="fold", no_wrap=name == "captured")
+        folded = name in _FOLDED
+        table.add_column(name, overflow="fold", no_wrap=bool(name) and not folded, min_width=8 if folded else None)
     return table
