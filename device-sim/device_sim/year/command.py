@@ -21,6 +21,8 @@ from tutelage.commands.progress import shown_progress
 from tutelage.files import storage_error
 
 DEVICE = "device-*"
+SHOWN = {"misses": "missed", "failed": "failed", "attackers": "hostile", "strangers": "strangers"}
+"""Columns of the table, and the rates in them: as many as a narrow terminal is wide; the page has all."""
 
 
 def show_year(console: Console, out: Path, settings: YearSettings, *, processes: int, as_json: bool) -> Year:
@@ -68,11 +70,11 @@ def _make_room(out: Path) -> None:
 def _show(year: Year, console: Console) -> None:
     """The year as a table."""
     shown = Table(title=headline(year), title_justify="left")
-    for name in ("", "", "misses", "failed", "impostors in", "attackers in", "probes missed", "strangers"):
-        shown.add_column(name, justify="left" if not name else "right")
+    for name in ("", "", *SHOWN):
+        shown.add_column(name, justify="right" if name else "left", no_wrap=True)
     for span, by_name in thirds(year).items():
-        for name, rates in by_name.items():
-            shown.add_row(span, name, *(percent(value) for value in vars(rates).values()))
+        for place, (name, rates) in enumerate(by_name.items()):
+            shown.add_row(span if place == 0 else "", name, *(percent(getattr(rates, SHOWN[n])) for n in SHOWN))
         shown.add_section()
     console.print(shown)
     p = promised(year)
