@@ -11,12 +11,7 @@ lock                    held by the process that uses the folder
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import resources
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -24,42 +19,18 @@ from device_sim.device_settings import DeviceKeys
 from device_sim.generations import Generations
 from device_sim.node_settings import NodeSettings
 from tutelage.errors import SettingsError, TutelageError
-from tutelage.files import make_folder, read_bytes, storage_error
+from tutelage.files import read_bytes
 from tutelage.package import MAX_PACKAGE_BYTES
 from tutelage.registry_client import RegistryClient
 from tutelage.sealing import key_in, make_key, read_key
 from tutelage.settings import PREFIX
 from tutelage.signing import make_signer, read_public_key, read_signer
 
-__all__ = ["JOBS", "STORE", "locked", "open_generations", "read_keys"]
+__all__ = ["JOBS", "STORE", "open_generations", "read_keys"]
 
 STORE, STUDENTS, JOBS = "store.sqlite", "students", "jobs"
 _ASSETS = resources.files("tutelage") / "assets"
 _PREFIX = f"{PREFIX}DEVICE_"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder, made if it is missing, for this process alone.
-
-    Raises:
-        SettingsError: Another process uses it.
-        StorageError: It cannot be made.
-    """
-    make_folder(folder)
-    path = folder / "lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise storage_error(error, path, "opened") from error
-    with os.fdopen(descriptor) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SettingsError(
-                f"{_PREFIX}FOLDER is {str(folder)!r}: another process uses it, end that or name another folder"
-            ) from error
-        yield
 
 
 def read_keys(settings: NodeSettings) -> DeviceKeys:

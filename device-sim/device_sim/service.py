@@ -24,6 +24,7 @@ from device_sim.chores import Backoff, Chore, ChoreThread
 from device_sim.device import Device
 from device_sim.device_metrics import DeviceMetrics
 from device_sim.event_counts import EventCounts
+from device_sim.folder_lock import locked
 from device_sim.label_chore import LabelChore
 from device_sim.node import Node
 from device_sim.node_settings import NodeProgram, NodeSettings, PaceSettings
@@ -35,6 +36,7 @@ from device_sim.training_chore import TrainingChore
 from tutelage.api.device.v1.device_pb2_grpc import add_DeviceServiceServicer_to_server
 from tutelage.channel import ChannelSettings
 from tutelage.errors import TutelageError
+from tutelage.files import make_folder
 from tutelage.health import Check
 from tutelage.labelling_client import ServiceLabeller
 from tutelage.log import configure_logging
@@ -143,7 +145,8 @@ def _connected(settings: NodeSettings) -> Iterator[_Cloud]:
 
 def _opened(settings: NodeSettings, cloud: _Cloud, stack: ExitStack) -> tuple[Device, PatientLabeller]:
     """The device, and how it asks its teacher; `stack` puts it down."""
-    stack.enter_context(node_folder.locked(settings.folder))
+    make_folder(settings.folder)
+    stack.enter_context(locked(settings.folder))
     labeller = PatientLabeller(cloud.teacher, settings.folder / "untold")
     return stack.enter_context(open_device(settings, labeller, cloud.registry)), labeller
 

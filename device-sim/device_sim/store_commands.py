@@ -30,10 +30,12 @@ def rotate_key(
     ] = None,
 ) -> None:
     """Seal everything a device keeps with another key; to be called again if the power went meanwhile."""
+    from device_sim.folder_lock import locked  # noqa: PLC0415
     from device_sim.key_files import rotate_key_file  # noqa: PLC0415
     from tutelage.sealing import key_id, read_key  # noqa: PLC0415
 
-    done, kept = rotate_key_file(folder, key_file or folder / "store.key", new_key_file, clock=time.time)
+    with locked(folder):
+        done, kept = rotate_key_file(folder, key_file or folder / "store.key", new_key_file, clock=time.time)
     said = f"{done.parts} parts of the store and {done.files} files of jobs are sealed anew"
     finished = "the change of keys that was cut off is finished"
     typer.echo(f"{said if done.parts else finished}; the key is {key_id(read_key(kept))} in {kept}")

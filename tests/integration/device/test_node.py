@@ -23,10 +23,11 @@ from PIL import Image
 from toy_device import PERSONS, finger, name_of
 
 from device_sim.events import EventKind
-from device_sim.node_folder import locked
+from device_sim.folder_lock import locked
 from device_sim.patient_labeller import PatientLabeller
 from device_sim.receipt import read_receipt
 from device_sim.service import open_device
+from device_sim.store_commands import rotate_key
 from tutelage.api.device.v1 import device_pb2 as pb
 from tutelage.api.device.v1.device_pb2_grpc import DeviceServiceStub
 from tutelage.channel import Channel, ChannelSettings
@@ -284,6 +285,7 @@ async def test_over_mutual_tls_a_gate_recognises_and_the_owner_alone_does_the_re
 async def test_recognition_waits_for_no_slow_work(tmp_path: Path):
     """Whatever holds the lock of slow work, answers come."""
     settings = node_settings(tmp_path / "device")
+    settings.folder.mkdir()
     with locked(settings.folder), open_device(settings, PatientLabeller(None, settings.folder / "untold")) as device:
         device.enrol("a", [finger(0, 0)])
         answered: list[str] = []
@@ -343,6 +345,9 @@ async def test_one_process_at_a_time_uses_a_folder(tmp_path: Path):
         with pytest.raises(TutelageError) as caught:
             async with node(settings):
                 pass
+        with pytest.raises(TutelageError) as refused_too:
+            rotate_key(settings.folder)
+    assert refused_too.value.code is Code.SETTING_INVALID
     assert caught.value.code is Code.SETTING_INVALID
     assert "another process uses it" in caught.value.message
 
