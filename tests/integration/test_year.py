@@ -1,8 +1,8 @@
 """A short year with everything that a long one has: nothing is lost, learning pays, and strangers do not come in by it.
 
-Bounds were chosen on the seeds 1 and 2. In the last third the devices missed 13.6 and 14.0 % of their persons, the frozen
-student 17.1 and 20.6 %; of attempts 1.5 and 4.1 % failed, the frozen student's 4.2 and 10.0 %. Of strangers' captures,
-720 in all, they accepted 1.7 and 1.1 %, the frozen student 1.4 and 1.0 %.
+Bounds were chosen on the seeds 1 and 2. In the last third the devices missed 13.6 and 14.0 % of their persons, the
+frozen student 17.1 and 20.6 %; of attempts 1.5 and 4.1 % failed, the frozen student's 4.2 and 10.0 %. Of strangers'
+captures, 720 in all, they accepted 1.7 and 1.1 %, the frozen student 1.4 and 1.0 %.
 """
 
 from __future__ import annotations
