@@ -41,9 +41,9 @@ async def serving(part: Part, settings: object, folder: Path, port: int = 0) -> 
 
 
 @asynccontextmanager
-async def teaching(folder: Path, port: int = 0) -> AsyncIterator[Address]:
+async def teaching(folder: Path, port: int = 0, space: str = PixelTeacher.space) -> AsyncIterator[Address]:
     """teacher-inference with the teacher of pixels, which abstains as a toy device's does."""
-    backend = ScriptedBackend(PixelTeacher())
+    backend = ScriptedBackend(PixelTeacher(space=space))
     settings = teacher_settings(abstention=AbstentionSettings(min_cosine=0.5, min_margin=0.05))
     async with serving(part(backend), settings, folder / "teacher", port) as address:
         yield address

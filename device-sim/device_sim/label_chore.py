@@ -30,6 +30,8 @@ class LabelChore:
         """
         self._device.finish_removals()
         store = self._device.store
+        if not self._device.labels_missing() and self._teacher.meet():
+            _log.info("the teacher is another one: it is told of everybody")
         # Nobody is erased between a look at the references and the teacher's hearing of them.
         with self._device.persons:
             told = self._teacher.tell(store.persons, Holdings(store).references_of)

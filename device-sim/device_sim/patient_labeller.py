@@ -1,7 +1,8 @@
 """A teacher that may be away for weeks: enrolling goes on, and whom it could not be told of it is told later.
 
 Names of persons lie nowhere in plain, so the disk remembers only *that* somebody is untold: after a restart it is told
-of everybody again, which changes nothing for those it knows.
+of everybody again, which changes nothing for those it knows. It also remembers which teacher was told: another has a
+space of its own, knows nobody, and is told of everybody from the references. Nobody is enrolled anew for that.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import structlog
 
 from tutelage.captures import Pixels
 from tutelage.errors import CATALOGUE, Code, InputError, PersonError, ServiceError, TutelageError
-from tutelage.files import PRIVATE_MODE, atomic_write, storage_error
+from tutelage.files import PRIVATE_MODE, atomic_write, read_bytes, storage_error
 from tutelage.labelling import LabelAnswer, Labeller
 
 __all__ = ["PatientLabeller"]
@@ -26,8 +27,9 @@ class PatientLabeller:
     """A `Labeller` whose teacher may not answer, or not be there at all; safe for several threads."""
 
     def __init__(self, teacher: Labeller | None, marker: Path) -> None:
-        """Ask `teacher`; the file `marker` is there while it was not told of somebody."""
+        """Ask `teacher`; the file `marker` is there while it was not told of somebody, and `marker`.space names it."""
         self._teacher, self._marker, self._lock = teacher, marker, threading.Lock()
+        self._told_file = marker.with_name(f"{marker.name}.space")
         self._untold: set[str] = set()
         self._everybody = marker.exists()
         self._reached = True
@@ -51,6 +53,22 @@ class PatientLabeller:
             ServiceError: `service-unavailable`, there is no teacher, or it does not answer.
         """
         return self._asked().space
+
+    def meet(self) -> bool:
+        """Whether the teacher is another than the one that was told of persons; then all are told to it by `tell`.
+
+        Raises:
+            ServiceError: `service-unavailable`, there is no teacher, or it does not answer.
+            StorageError: it could not be noted.
+        """
+        space = self._asked().space.encode()
+        if self._told_file.exists() and space == read_bytes(self._told_file, at_most=len(space) + 1):
+            return False
+        with self._lock:
+            self._mark()
+            self._everybody = True
+            atomic_write(self._told_file, space, mode=PRIVATE_MODE)
+        return True
 
     def enrol(self, person: str, captures: Sequence[Pixels]) -> None:
         """Make `person` known to the teacher, now or when it can be reached.
@@ -76,9 +94,12 @@ class PatientLabeller:
 
     def _note(self, person: str) -> None:
         with self._lock:
-            if not self._marker.exists():
-                atomic_write(self._marker, b"", mode=PRIVATE_MODE)
+            self._mark()
             self._untold.add(person)
+
+    def _mark(self) -> None:
+        if not self._marker.exists():
+            atomic_write(self._marker, b"", mode=PRIVATE_MODE)
 
     def remove(self, person: str) -> None:
         """Forget everything about `person`.

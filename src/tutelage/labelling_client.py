@@ -54,10 +54,9 @@ class ServiceLabeller:
 
     @property
     def space(self) -> str:
-        """Id of the teacher's embedding space, as the service last told it."""
-        if not self._space:
-            answer = self._ask(self._stub.GetTeacher, teacher_pb2.GetTeacherRequest())
-            self._space = str(answer.teacher.teacher_space)
+        """Id of the teacher's embedding space, as the service tells it now."""
+        answer = self._ask(self._stub.GetTeacher, teacher_pb2.GetTeacherRequest())
+        self._space = str(answer.teacher.teacher_space)
         return self._space
 
     def enrol(self, person: str, captures: Sequence[Pixels]) -> None:
@@ -98,7 +97,7 @@ class ServiceLabeller:
         return [next(answered) if attempt else self._nothing() for attempt in encoded]
 
     def _nothing(self) -> LabelAnswer:
-        return LabelAnswer(None, 0.0, 0.0, {}, "the attempt has no capture", self.space)
+        return LabelAnswer(None, 0.0, 0.0, {}, "the attempt has no capture", self._space or self.space)
 
     def close(self) -> None:
         """End the connection; calls that still run fail as `call-cancelled`."""

@@ -138,3 +138,40 @@ def test_who_was_erased_before_the_teacher_knew_is_not_told_of(tmp_path: Path):
     tell(labeller)
     assert teacher.known == {}
     assert not marker.exists()
+
+
+def test_another_teacher_is_told_of_everybody_once(tmp_path: Path):
+    first, marker = Teacher(), tmp_path / "untold"
+    labeller = PatientLabeller(first, marker)
+    labeller.enrol("anna", [CAPTURE])
+    labeller.enrol("ben", [CAPTURE, CAPTURE])
+    assert labeller.meet()
+    assert tell(labeller, anna=1, ben=2) == 2
+    assert not labeller.meet()
+    second = Teacher(space="another")
+    labeller = PatientLabeller(second, marker)
+    assert labeller.meet()
+    labeller = PatientLabeller(second, marker)  # put down before it could tell
+    assert labeller.untold
+    assert not labeller.meet()
+    assert tell(labeller, anna=1, ben=2) == 2
+    assert second.known == {"anna": 1, "ben": 2}
+    assert not labeller.untold
+
+
+def test_a_teacher_that_is_away_is_not_met(tmp_path: Path):
+    labeller = PatientLabeller(AwayTeacher(), tmp_path / "untold")
+    with pytest.raises(ServiceError):
+        labeller.meet()
+    assert not labeller.untold
+
+
+class AwayTeacher(Teacher):
+    """Does not even say who it is."""
+
+    @property
+    def space(self) -> str:
+        raise AWAY
+
+    @space.setter
+    def space(self, value: str) -> None: ...

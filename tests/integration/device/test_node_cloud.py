@@ -108,6 +108,23 @@ async def test_a_teacher_that_is_away_costs_nothing_but_the_labels_age(tmp_path:
             await until(lambda there: not there, marker)
 
 
+async def test_a_new_teacher_is_told_of_everybody_before_it_is_asked(tmp_path: Path):
+    async with teaching(tmp_path) as teacher:
+        settings = node_settings(tmp_path / "device", teacher=TeacherSettings(teacher))
+        async with calling(settings) as stub:
+            await enrol_all(stub)
+            await live(stub, 1)
+            await until(lambda told: "label_stored" in kinds(told), lambda: events(stub))
+    async with teaching(tmp_path, teacher.port, space="pixels/newer"), calling(settings) as stub:
+        before = len(await events(stub, pb.EVENT_KIND_LABEL_STORED))
+        await live(stub, 1)
+
+        async def stored() -> int:
+            return len(await events(stub, pb.EVENT_KIND_LABEL_STORED))
+
+        await until(lambda count: count > before, stored)
+
+
 @asynccontextmanager
 async def following(tmp_path: Path, registry, **other):
     settings = node_settings(tmp_path / "device", registry=RegistrySettings(registry), student_file=None, **other)
