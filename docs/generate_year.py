@@ -64,8 +64,8 @@ def year_sections(year: Year) -> list[str]:
         headline(year),
         ERRORS,
         rates_table(year),
-        "Misses: genuine attempts whose first capture is not accepted as who it is. Failed: those of which no "
-        "capture is. Probes and strangers' captures are measured apart each week, and met by no device. All at score 30.",
+        "Misses: genuine attempts whose first capture is not accepted as who it is. Failed: those of which no capture "
+        "is. Probes and strangers' captures are measured apart each week, and met by no device. All at score 30.",
         kept_table(year),
         "## What must never happen",
         promises_table(year),
