@@ -68,7 +68,7 @@ test: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run the tests, but 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not e2e and not faults' $(PYTEST_ARGS)
 
 e2e: $(DEV_STAMP) $(FACE_WANTED) ## follow the pages and run services as processes, as a user does
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/e2e $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope tests/e2e $(PYTEST_ARGS)
 
 faults: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run what takes minutes: services killed at random, cut off, fed nonsense
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/faults $(PYTEST_ARGS)
