@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lived_device import swapped
 from toy_device import FLEET_KEY, SETTINGS, STUDENT, PixelTeacher, ToyLife, finger, name_of
@@ -41,6 +42,13 @@ CALM = replace(
     ),
     gate=GateRules(max_latency_ratio=100.0, reference_slack=10.0, nominal=False),
 )
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_before():
+    """Trainings in this process leave torch as a worker wants it."""
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @cache
