@@ -51,6 +51,7 @@ class Code(StrEnum):
     CALLER_REFUSED = "caller-refused"
     SERVICE_UNAVAILABLE = "service-unavailable"
     SERVICE_FAILED = "service-failed"
+    SERVICE_WRONG = "service-wrong"
     QUEUE_UNAVAILABLE = "queue-unavailable"
     QUEUE_REFUSED = "queue-refused"
     ENTRY_INVALID = "entry-invalid"
@@ -264,6 +265,9 @@ CATALOGUE = MappingProxyType(
             "A service failed in a way it did not foresee.",
             Status.INTERNAL,
             f"the service failed: {_ASK_OPERATOR}",
+        ),
+        Code.SERVICE_WRONG: Entry(
+            97, "A service answers, but otherwise than a check of the whole expects.", Status.FAILED_PRECONDITION
         ),
         Code.QUEUE_UNAVAILABLE: Entry(
             100,
