@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from device_store import fill, keep_first, keep_nothing, keep_second, opened, raw_rows
 
@@ -21,22 +20,6 @@ from tutelage.errors import Code
 from tutelage.labelling import LabelAnswer
 
 STUDENT = Entry("v1", "sha256:" + "0" * 64)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.sqlite"
-
-
-@pytest.fixture
-def store(path: Path):
-    with opened(path) as new:
-        yield new
-
-
-@pytest.fixture
-def capture(rng: np.random.Generator) -> Callable[[], Pixels]:
-    return lambda: rng.integers(0, 256, (64, 64), dtype=np.uint8)
 
 
 def begin(store: Store, name: str) -> Erasure:

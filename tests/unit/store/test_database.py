@@ -22,17 +22,6 @@ from tutelage.captures import Pixels
 from tutelage.errors import Code, StorageError
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "device.db"
-
-
-@pytest.fixture
-def capture(rng: np.random.Generator) -> Callable[[], Pixels]:
-    """Noise of 64 x 64, which no compression makes smaller: about 4 KiB each."""
-    return lambda: rng.integers(0, 256, (64, 64), dtype=np.uint8)
-
-
 def test_damage_to_any_tables_or_indexs_page_is_met_at_the_start(path: Path, capture: Callable[[], Pixels]):
     with opened(path) as store:
         store.enrol("anna", [capture()])

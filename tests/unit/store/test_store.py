@@ -31,23 +31,6 @@ from tutelage.labelling import LabelAnswer
 DAY_S = 86_400.0
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "device.db"
-
-
-@pytest.fixture
-def store(path: Path):
-    with opened(path) as new:
-        yield new
-
-
-@pytest.fixture
-def capture(rng: np.random.Generator) -> Callable[[], Pixels]:
-    """Noise of 64 x 64, which no compression makes smaller: about 4 KiB each."""
-    return lambda: rng.integers(0, 256, (64, 64), dtype=np.uint8)
-
-
 def test_references_come_back_unchanged_in_a_later_life(path: Path, rng: np.random.Generator):
     grey, colour = rng.integers(0, 256, (64, 48), dtype=np.uint8), rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
     with opened(path) as store:

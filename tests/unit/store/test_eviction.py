@@ -24,17 +24,6 @@ from tutelage.labelling import LabelAnswer
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "device.db"
-
-
-@pytest.fixture
-def capture(rng: np.random.Generator) -> Callable[[], Pixels]:
-    """Noise of 64 x 64, which no compression makes smaller: about 4 KiB each."""
-    return lambda: rng.integers(0, 256, (64, 64), dtype=np.uint8)
-
-
-@pytest.fixture
 def large(rng: np.random.Generator) -> Callable[[], Pixels]:
     """Noise of 128 x 128: about 16 KiB each."""
     return lambda: rng.integers(0, 256, (128, 128), dtype=np.uint8)

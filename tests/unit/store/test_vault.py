@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 from device_store import (
     code_of,
     keep_first,
@@ -23,23 +22,6 @@ from tutelage.errors import Code
 from tutelage.sealing import OVERHEAD_BYTES
 
 OTHER_KEY = bytes(32)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "device.db"
-
-
-@pytest.fixture
-def store(path: Path):
-    with opened(path) as new:
-        yield new
-
-
-@pytest.fixture
-def capture(rng: np.random.Generator) -> Callable[[], Pixels]:
-    """Noise of 64 x 64, which no compression makes smaller: about 4 KiB each."""
-    return lambda: rng.integers(0, 256, (64, 64), dtype=np.uint8)
 
 
 def test_neither_file_nor_log_holds_a_piece_of_a_capture_or_a_name(path: Path, rng: np.random.Generator):

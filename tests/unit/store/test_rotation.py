@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from device_store import KEY, code_of, keep_first, keep_second, on_disk, opened, raw_change, raw_rows
 from toy_device import toy_job
@@ -24,16 +23,6 @@ from tutelage.sealing import KEY_BYTES, make_key, read_key
 
 NEW = bytes(range(100, 132))
 CLOCK = iter(range(2_000_000, 3_000_000)).__next__
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.sqlite"
-
-
-@pytest.fixture
-def capture(rng: np.random.Generator) -> Callable[[], Pixels]:
-    return lambda: rng.integers(0, 256, (64, 64), dtype=np.uint8)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from device_store import (
     code_of,
@@ -15,17 +14,6 @@ from device_store import (
 from device_sim import schema
 from tutelage.captures import Pixels
 from tutelage.errors import Code
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "device.db"
-
-
-@pytest.fixture
-def capture(rng: np.random.Generator) -> Callable[[], Pixels]:
-    """Noise of 64 x 64, which no compression makes smaller: about 4 KiB each."""
-    return lambda: rng.integers(0, 256, (64, 64), dtype=np.uint8)
 
 
 def test_another_programs_database_is_not_taken_over(path: Path):

@@ -16,11 +16,6 @@ from device_sim.store import Store
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.sqlite"
-
-
-@pytest.fixture
 def due(path: Path, rng: np.random.Generator):
     """A store in which somebody was just erased."""
     with opened(path) as store:
