@@ -12,12 +12,14 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -124,9 +126,10 @@ def _answers_ping(port: int) -> bool:
         return False
 
 
-def _is_healthy(port: int) -> bool:
+def _is_healthy(port: int, *, tls: bool = False) -> bool:
+    url, anybody = f"http{'s' * tls}://127.0.0.1:{port}/minio/health/live", ssl._create_unverified_context()
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/minio/health/live", timeout=1) as answer:
+        with urllib.request.urlopen(url, timeout=1, context=anybody if tls else None) as answer:
             return answer.status == 200
     except (OSError, urllib.error.URLError):
         return False
@@ -145,14 +148,27 @@ def redis_started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def minio_started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder, port = tmp_path_factory.mktemp("minio"), free_port()
+    with minio(tmp_path_factory.mktemp("minio")) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def minio(folder: Path, pair: tuple[Path, Path] | None = None) -> Iterator[Server]:
+    """MinIO in `folder`; it speaks TLS where it is given the `pair` of a certificate and its key."""
+    port, certificates = free_port(), folder / "certificates"
+    certificates.mkdir()
+    for path, name in zip(pair or (), ("public.crt", "private.key"), strict=False):
+        (certificates / name).write_bytes(path.read_bytes())
     command = [program("minio"), "server", str(folder / "data"), "--address", f"127.0.0.1:{port}", "--quiet"]
     environment = {"MINIO_ROOT_USER": "tester", "MINIO_ROOT_PASSWORD": "tester-secret", "MINIO_BROWSER": "off"}
     environment |= {"MINIO_UPDATE": "off", "HOME": str(folder)}
-    server = Server(command, port, folder, lambda: _is_healthy(port), environment)
+    ready = partial(_is_healthy, port, tls=pair is not None)
+    server = Server([*command, "--certs-dir", str(certificates)], port, folder, ready, environment)
     server.start()
-    yield server
-    server.kill()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
-__all__ = ["Check", "watch_health"]
+__all__ = ["WHOLE_SERVER", "Check", "watch_health"]
 
 Check = Callable[[], Awaitable[object]]
 """Returns when a dependency answered; whatever it raises means that it did not."""

@@ -83,11 +83,12 @@ class S3Objects:
         access_key: str,
         secret_key: str,
         secure: bool = True,
+        ca_file: Path | None = None,
         region: str = "us-east-1",
         attempt_within: timedelta = ATTEMPT_WITHIN,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Connects with the first call; with `secure`, trusts the authorities that OpenSSL does."""
+        """Connects with the first call; with `secure`, trusts the authorities in `ca_file`, else those of OpenSSL."""
         seconds = attempt_within.total_seconds()
         retries = urllib3.Retry(
             _RETRIES,
@@ -96,7 +97,8 @@ class S3Objects:
             status_forcelist=(500, 502, 503, 504),
             raise_on_status=False,  # left to the client, which knows S3's words for it
         )
-        self._http = urllib3.PoolManager(timeout=urllib3.Timeout(seconds), retries=retries, maxsize=16)
+        trust = {"ca_certs": str(ca_file)} if secure and ca_file else {}
+        self._http = urllib3.PoolManager(timeout=urllib3.Timeout(seconds), retries=retries, maxsize=16, **trust)
         # With a region given the client asks the server for none, and signs without a request.
         self._client = Minio(endpoint, access_key, secret_key, secure=secure, region=region, http_client=self._http)
         self._bucket, self._clock = bucket, clock

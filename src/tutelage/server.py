@@ -11,17 +11,20 @@ response, an async generator or a coroutine that uses `context.write` for many; 
 On SIGTERM or SIGINT health turns to NOT_SERVING, calls are still taken for `drain_notice` so that whoever balances load
 can notice, then no more; running calls get `drain_grace` to end, the rest are cancelled. A second signal ends it at
 once.
+
+Kubernetes asks for health in plain text, whoever else must speak TLS: `probe_address` answers that, and nothing else.
+A server answers for the name `alive` from its start to its end, also while a dependency is away or calls are drained:
+what is restarted for another's fault does not come back any better.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, aclosing, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -30,25 +33,15 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from tutelage.calls import (
-    ANONYMOUS,
-    FRAME_BYTES,
-    LOOKAHEAD_BYTES,
-    Call,
-    Caller,
-    Layer,
-    call_current,
-    calls_logged,
-    request_id_from,
-)
-from tutelage.errors import Code, RequestError, ServiceError, SettingsError, Status
-from tutelage.grpc_errors import status_for
-from tutelage.health import Check, watch_health
+from tutelage.calls import FRAME_BYTES, LOOKAHEAD_BYTES, Layer, call_current, calls_logged
+from tutelage.errors import SettingsError
+from tutelage.handlers import Interceptor
+from tutelage.health import WHOLE_SERVER, Check, watch_health
 from tutelage.running_calls import RunningCalls
 from tutelage.settings import Address, Range
 from tutelage.tls import CertificateFiles, Certificates, ServerTls
 
-__all__ = ["MAX_MESSAGE_BYTES", "Server", "ServerSettings", "Service"]
+__all__ = ["ALIVE", "MAX_MESSAGE_BYTES", "Server", "ServerSettings", "Service"]
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """A batch of 64 captures of 256x256 that no PNG can shrink, at 16 bits, has 8 MiB; weights travel in chunks."""
@@ -78,8 +71,10 @@ OPTIONS = (
 CUT_EVERY_S = 0.05
 """How often a server that ends looks for watchers of its health that came in the last moment."""
 
+ALIVE = "alive"
+"""Name whose health is SERVING from the start to the end of the server, whatever its dependencies do."""
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -88,6 +83,9 @@ class ServerSettings:
 
     address: Address = field(default_factory=lambda: Address("127.0.0.1", 50_051))
     """Where calls are taken, as host:port. Only this machine by default; a container sets 0.0.0.0:50051."""
+    probe_address: Address | None = None
+    """Where health, and nothing else, is asked for in plain text, as host:port: Kubernetes' probes speak no TLS.
+    Absent: only where calls are taken."""
     concurrent_calls: Annotated[int, Range(1)] = 1_000
     """Calls answered at once; more are turned away as `service-unavailable` instead of making all of them slow."""
     health_interval: Annotated[timedelta, Range(0.01, 3_600)] = timedelta(seconds=5)
@@ -134,14 +132,21 @@ class Server:
         self._hurry = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        interceptor = _Interceptor((call_current, calls_logged, *layers), self._running)
+        interceptor = Interceptor((call_current, calls_logged, *layers), self._running)
         self._grpc = grpc.aio.server(
             interceptors=[interceptor], options=OPTIONS, maximum_concurrent_rpcs=settings.concurrent_calls
         )
         self._health = health.aio.HealthServicer()
         self._add_services()
-        self.port = self._bind()
+        self.port = _bound(self._grpc, settings.address, _credentials(settings.tls))
         """The TCP port that is listened on, chosen by the system where the settings say 0."""
+        self._probes: grpc.aio.Server | None = None
+        self.probe_port: int | None = None
+        """The one where health is asked for in plain text, if the settings name it."""
+        if settings.probe_address is not None:
+            self._probes = grpc.aio.server(options=OPTIONS)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probes)
+            self.probe_port = _bound(self._probes, settings.probe_address, None)
 
     def _add_services(self) -> None:
         for service in self._services:
@@ -150,21 +155,12 @@ class Server:
         own = [service.name for service in self._services]
         reflection.enable_server_reflection((*own, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
 
-    def _bind(self) -> int:
-        address = str(self._settings.address)
-        credentials = _credentials(self._settings.tls)
-        try:
-            if credentials is None:
-                return self._grpc.add_insecure_port(address)
-            return self._grpc.add_secure_port(address, credentials)
-        except RuntimeError as error:
-            raise SettingsError(f"calls cannot be taken at {address}: choose an address that is free") from error
-
     async def start(self) -> None:
         """Take calls; health is NOT_SERVING until the dependencies have answered."""
-        for name in ("", *(service.name for service in self._services)):
-            await self._report(name, serving=False)
-        await self._grpc.start()
+        await self._report_all(serving=False)
+        await self._report(ALIVE, serving=True)
+        for server in self._servers():
+            await server.start()
         self._watching = asyncio.create_task(
             watch_health(
                 {service.name: service.checks for service in self._services},
@@ -174,6 +170,13 @@ class Server:
             )
         )
         structlog.get_logger().info("server started", port=self.port, services=[s.name for s in self._services])
+
+    def _servers(self) -> list[grpc.aio.Server]:
+        return [self._grpc, *([self._probes] if self._probes is not None else [])]
+
+    async def _report_all(self, *, serving: bool) -> None:
+        for name in (WHOLE_SERVER, *(service.name for service in self._services)):
+            await self._report(name, serving)
 
     async def _report(self, service: str, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
@@ -189,7 +192,7 @@ class Server:
         structlog.get_logger().info("server draining", running=self._running.count)
         if self._watching is not None:
             self._watching.cancel()
-        await self._health.enter_graceful_shutdown()
+        await self._report_all(serving=False)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), self._settings.drain_notice.total_seconds())
         # Once, and never again: a second stop while one runs has been seen to crash grpcio 1.85.
@@ -199,6 +202,8 @@ class Server:
             self._running.cut(own=self._hurry.is_set())
             await asyncio.wait({stopping}, timeout=CUT_EVERY_S)
         await stopping
+        if self._probes is not None:
+            await self._probes.stop(None)
         structlog.get_logger().info("server stopped")
 
     async def stop(self) -> None:
@@ -233,145 +238,18 @@ class Server:
         await self.drain()
 
 
-class _Interceptor(grpc.aio.ServerInterceptor):
-    """Runs every handler, of each of the four kinds, inside the layers."""
+def _bound(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> int:
+    """The port of `server` at `address`, in plain text without `credentials`.
 
-    def __init__(self, layers: Sequence[Layer], running: RunningCalls) -> None:
-        self._layers: tuple[Layer, ...] = (*layers, running)
-        self._running = running
-
-    async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return grpc.stream_unary_rpc_method_handler(self._around(_refuse_unknown, UNKNOWN, UNKNOWN))
-        _, service, method = handler_call_details.method.split("/")
-        make, work = _unwrapped(handler)
-        return make(self._around(work, service, method))
-
-    def _around(self, work: _Work, service: str, method: str) -> _Work:
-        async def answered(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            call = _call(context, service, method)
-            with ExitStack() as stack:
-                for layer in self._layers:
-                    stack.enter_context(layer(call))
-                return await _translated(work, request, context, call, self._running.is_cut)
-
-        return answered
-
-
-_Work = Callable[[Any, Any], Any]
-"""A coroutine function: undecoded request or requests, context -> encoded response, or None after writing many."""
-
-
-async def _translated(
-    work: _Work,
-    request: Any,
-    context: grpc.aio.ServicerContext[Any, Any],
-    call: Call,
-    is_cut: Callable[[], bool],
-) -> Any:
-    """What `work` answers; its failures leave as the catalogue says."""
-    try:
-        answer = await work(request, context)
-    except grpc.aio.AbortError:  # the handler chose a status by itself
-        call.status = _status_name(context.code(), Status.UNKNOWN)
-        raise
-    except asyncio.CancelledError:
-        if is_cut():
-            await _refuse(context, call, ServiceError(Code.SERVICE_UNAVAILABLE, "this server is ending: try again"))
-        remaining = context.time_remaining()
-        over = remaining is not None and remaining <= 0
-        call.status = Status.DEADLINE_EXCEEDED if over else Status.CANCELLED
-        raise
-    except Exception as error:
-        await _refuse(context, call, error)
-    call.status = _status_name(context.code(), Status.OK)
-    return answer
-
-
-async def _refuse(context: grpc.aio.ServicerContext[Any, Any], call: Call, error: Exception) -> None:
-    """End the call with the status of `error`; raises."""
-    status = status_for(error)
-    call.status = _status_name(status.code, Status.UNKNOWN)
-    await context.abort(status.code, status.details, status.trailing_metadata)
-
-
-def _status_name(code: Any, otherwise: Status) -> Status:
-    """The catalogue's name of gRPC's `code`, which it gives as a member, a number or not at all."""
-    found = next((known for known in grpc.StatusCode if code in (known, known.value[0])), None)
-    return otherwise if found is None else Status(found.name)
-
-
-def _call(context: grpc.aio.ServicerContext[Any, Any], service: str, method: str) -> Call:
-    sent = context.invocation_metadata() or ()
-    metadata = {key: value for key, value in sent if isinstance(value, str)}
-    return Call(service, method, metadata, _caller(context.auth_context()), request_id_from(metadata))
-
-
-def _caller(proof: Mapping[str, Any]) -> Caller:
-    """Names from the certificate that the client showed; TLS alone, without one, proves nothing about the client."""
-    for keys in (("peer_uri", "peer_dns"), ("x509_common_name",)):
-        names = [name.decode("utf-8", "replace") for key in keys for name in proof.get(key, ())]
-        if names:
-            return Caller(tuple(names))
-    return ANONYMOUS
-
-
-async def _refuse_unknown(_request: Any, _context: Any) -> Any:
-    raise ServiceError(Code.CALL_UNKNOWN, "this server does not have that call: check service, method and version")
-
-
-def _unwrapped(handler: Any) -> tuple[Callable[[_Work], Any], _Work]:
-    """How to make a handler of the same kind, and the work of `handler` with decoding and encoding inside it.
-
-    Outside, gRPC would answer for what cannot be decoded, past the layers and in its own words.
+    Raises:
+        SettingsError: The address cannot be bound.
     """
-    decode = _decoder(handler.request_deserializer)
-    requests = partial(_each, decode) if handler.request_streaming else decode
-    if handler.response_streaming:
-        behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
-        kinds = (grpc.unary_stream_rpc_method_handler, grpc.stream_stream_rpc_method_handler)
-        make = partial(kinds[handler.request_streaming], response_serializer=handler.response_serializer)
-        return make, partial(_write_all, behaviour, requests)
-    behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
-    kinds_of_one = (grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler)
-    encode = handler.response_serializer or _unchanged
-    return kinds_of_one[handler.request_streaming], partial(_answer_one, behaviour, requests, encode)
-
-
-async def _answer_one(behaviour: _Work, decode: Any, encode: Any, request: Any, context: Any) -> Any:
-    return encode(await behaviour(decode(request), context))
-
-
-async def _write_all(behaviour: _Work, decode: Any, request: Any, context: Any) -> None:
-    answers = behaviour(decode(request), context)
-    if not hasattr(answers, "__aiter__"):
-        await answers  # it writes by itself
-        return
-    async with aclosing(answers):
-        async for answer in answers:
-            await context.write(answer)
-
-
-async def _each(decode: Callable[[bytes], Any], requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield decode(request)
-
-
-def _decoder(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-    def decode(raw: bytes) -> Any:
-        if deserializer is None:
-            return raw
-        try:
-            return deserializer(raw)
-        except Exception as error:
-            raise RequestError("the request is not a message of the call's type: send what its .proto says") from error
-
-    return decode
-
-
-def _unchanged(raw: Any) -> Any:
-    return raw
+    try:
+        if credentials is None:
+            return server.add_insecure_port(str(address))
+        return server.add_secure_port(str(address), credentials)
+    except RuntimeError as error:
+        raise SettingsError(f"calls cannot be taken at {address}: choose an address that is free") from error
 
 
 def _credentials(tls: ServerTls) -> grpc.ServerCredentials | None:

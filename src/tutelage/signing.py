@@ -2,7 +2,8 @@
 
 A release is signed by the key of those who trained it; a local generation by the key of the device that trained it.
 The private half (a signer) stays in a file only its owner may read, PKCS #8 in PEM; the public half travels as PEM
-(SubjectPublicKeyInfo), the form every other tool understands.
+(SubjectPublicKeyInfo), the form every other tool understands, or in a certificate, which some tools make more easily:
+of that nothing but the key counts, neither its names nor its end.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
+from cryptography.x509 import load_pem_x509_certificate
 
 from tutelage.errors import Code, StorageError
 from tutelage.files import PRIVATE_MODE, create_file, read_bytes
 
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _FILE_BYTES = 16_384  # many times what an Ed25519 key takes
 
 
@@ -58,14 +61,14 @@ def read_signer(path: Path) -> Ed25519PrivateKey:
 
 
 def read_public_key(path: Path) -> Ed25519PublicKey:
-    """The public half of a signer, from a PEM file.
+    """The public half of a signer, from a PEM file of it or of a certificate for it.
 
     Raises:
         StorageError: `storage-failed`, there is no such file; `key-wrong`, it holds no Ed25519 public key.
     """
     pem = read_bytes(path, at_most=_FILE_BYTES)
     try:
-        key = load_pem_public_key(pem)
+        key = load_pem_x509_certificate(pem).public_key() if _CERTIFICATE in pem else load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise _wrong_key(path, "public") from error
     if not isinstance(key, Ed25519PublicKey):

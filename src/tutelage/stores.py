@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -95,6 +95,8 @@ class ObjectsSettings:
     """File with its secret."""
     tls: bool = True
     """Whether to speak TLS with it; false only within one machine or a network that encrypts by itself."""
+    ca_file: Path | None = None
+    """PEM file of the authorities that signed its certificate. Absent: the system's."""
     folder: Path | None = None
     """Folder of this machine that holds objects where no address is given. Absent: a temporary one."""
 
@@ -135,6 +137,11 @@ class Stores:
         if name not in self._queues:
             self._queues[name] = self._made(name, numbers)
         return self._queues[name]
+
+    @property
+    def queues(self) -> Sequence[Queue]:
+        """Those that were asked for so far."""
+        return tuple(self._queues.values())
 
     def _made(self, name: str, numbers: Mapping[str, Any]) -> Queue:
         if self.redis is None:
@@ -263,5 +270,6 @@ def _objects(settings: ObjectsSettings) -> tuple[ObjectStore, Callable[[], None]
         access_key=settings.access_key.value.decode(),
         secret_key=settings.secret_key.value.decode(),
         secure=settings.tls,
+        ca_file=settings.ca_file,
     )
     return store, store.ensure_bucket

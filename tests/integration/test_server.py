@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ from prometheus_client import CollectorRegistry
 from tutelage.errors import SettingsError
 from tutelage.log import configure_logging
 from tutelage.metrics import CallMetrics, MetricsServer
-from tutelage.server import MAX_MESSAGE_BYTES, Server, ServerSettings
+from tutelage.server import ALIVE, MAX_MESSAGE_BYTES, Server, ServerSettings
 from tutelage.settings import Address
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -394,5 +395,57 @@ def test_an_address_that_is_taken_is_refused():
         async with serving(Echo()) as (server, _):
             with pytest.raises(SettingsError, match=f"{LOOPBACK}:{server.port}"):
                 Server(settings(address=Address(LOOPBACK, server.port)), [])
+
+    asyncio.run(scenario())
+
+
+def test_probes_ask_for_health_in_plain_text_and_for_nothing_else():
+    answers = {"redis": True}
+
+    async def redis():
+        if not answers["redis"]:
+            raise ConnectionError("refused")
+
+    async def scenario():
+        plain = Address(LOOPBACK, 0)
+        async with (
+            serving(Echo(), checks={"redis": redis}, probe_address=plain) as (server, _),
+            grpc.aio.insecure_channel(f"{LOOPBACK}:{server.probe_port}") as probes,
+        ):
+            for up, status in ((True, SERVING), (False, NOT_SERVING)):
+                answers["redis"] = up
+
+                async def told(wanted=status):
+                    return await health_of(probes, "") == wanted
+
+                await until(told)
+                assert await health_of(probes, ALIVE) == SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await invoke(stubs()[1].EchoServiceStub(probes), "One", "a", "b")
+            assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+            await server.drain()
+            with pytest.raises(grpc.aio.AioRpcError):
+                await health_of(probes, ALIVE)
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_drains_is_alive_and_takes_no_more():
+    async def scenario():
+        slow = {"drain_notice": timedelta(seconds=5), "probe_address": Address(LOOPBACK, 0)}
+        async with (
+            serving(Echo(), **slow) as (server, _),
+            grpc.aio.insecure_channel(f"{LOOPBACK}:{server.probe_port}") as probes,
+        ):
+
+            async def serves(wanted=SERVING):
+                return await health_of(probes, "") == wanted
+
+            await until(serves)
+            draining = asyncio.create_task(server.drain())
+            await until(partial(serves, NOT_SERVING))
+            assert await health_of(probes, ALIVE) == SERVING
+            await server.stop()
+            await draining
 
     asyncio.run(scenario())

@@ -18,7 +18,7 @@ TORCH_NAMES = ("torch", "torchvision", "torchaudio")
 ONNX_NAMES = ("onnx", "onnxruntime")
 STORES = ("redis", "minio", "urllib3")
 GRPC_NAMES = ("grpc", "grpc_health", "grpc_reflection", "grpc_status")
-GRPC_FILES = frozenset({"server", "channel", "grpc_errors", "servicer"})
+GRPC_FILES = frozenset({"server", "channel", "grpc_errors", "handlers", "servicer"})
 BIOMETRICS = "tutelage.biometrics"
 BIOMETRICS_MAY_IMPORT = ("numpy", "scipy", "tutelage.biometrics", "tutelage.errors")
 # The library's modules that need an extra; everything else works with the bare library.
@@ -27,6 +27,7 @@ NEED_AN_EXTRA = (
     "tutelage.face",
     "tutelage.channel",
     "tutelage.grpc_errors",
+    "tutelage.handlers",
     "tutelage.labelling_client",
     "tutelage.registry_client",
     "tutelage.waiting_channel",

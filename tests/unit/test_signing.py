@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from certificates import Authority
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -40,6 +43,23 @@ def test_the_public_half_travels_as_pem(tmp_path: Path) -> None:
     atomic_write(tmp_path / "device.pub", public_pem(key))
     assert public_raw(read_public_key(tmp_path / "device.pub")) == public_raw(key)
     assert len(public_raw(key)) == 32
+
+
+def test_a_certificate_gives_its_key(tmp_path: Path) -> None:
+    signer = make_signer(tmp_path / "device.pem")
+    now = datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "fleet")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(signer.public_key())
+    over = builder.serial_number(1).not_valid_before(now - timedelta(days=2)).not_valid_after(now - timedelta(days=1))
+    atomic_write(tmp_path / "device.crt", over.sign(signer, None).public_bytes(Encoding.PEM))
+    assert public_raw(read_public_key(tmp_path / "device.crt")) == public_raw(signer.public_key())
+
+
+def test_a_certificate_of_another_kind_of_key_is_refused(tmp_path: Path) -> None:
+    path = Authority("other").write(tmp_path / "other.crt")
+    with pytest.raises(StorageError) as caught:
+        read_public_key(path)
+    assert caught.value.code is Code.KEY_WRONG
 
 
 def test_names_differ_between_keys_and_not_between_readings(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from tutelage.stores import ObjectsSettings
 
 __all__ = ["JobOrder", "KeyFiles"]
 
+_PATHS = ("ca_file", "folder")
+
 
 @dataclass(frozen=True)
 class KeyFiles:
@@ -53,7 +55,7 @@ class JobOrder:
 
     def as_json(self) -> dict[str, Any]:
         """The order as plain JSON; it holds the secret of the S3 account and must reach nobody else."""
-        place = {**asdict(self.place), "address": _text(self.place.address), "folder": _text(self.place.folder)}
+        place = asdict(self.place) | {name: _text(getattr(self.place, name)) for name in ("address", *_PATHS)}
         for name in ("access_key", "secret_key"):
             secret: Secret | None = getattr(self.place, name)
             place[name] = None if secret is None else secret.value.decode()
@@ -90,7 +92,8 @@ class JobOrder:
 def _place(value: Mapping[str, Any]) -> ObjectsSettings:
     fields = dict(value)
     fields["address"] = Address.parse(fields["address"]) if fields["address"] else None
-    fields["folder"] = Path(fields["folder"]) if fields["folder"] else None
+    for name in _PATHS:
+        fields[name] = Path(fields[name]) if fields[name] else None
     for name in ("access_key", "secret_key"):
         fields[name] = Secret(fields[name].encode()) if fields[name] else None
     return ObjectsSettings(**fields)
