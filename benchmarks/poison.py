@@ -36,14 +36,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 import torch
+from _poison_rates import ATTACKS, ROWS, show, summary
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
@@ -81,17 +79,8 @@ WEAR = 0.35
 REFERENCES, PROBES, PLAIN = 3, 8, 40
 """Captures a person for enrolment and for measuring, and of each attacker for measuring."""
 HOSTILE_SHARE, FIRST_SHARE, LAST_SHARE = 0.1, 0.1, 0.4
-ATTACKS = ("ten injections", "hostile tenth")
 LIMITS = SampleRules()
 UNLIMITED = SampleRules(sample_low=30.0, sample_high=10_000.0, per_person_per_day=10_000, max_duplicate_cosine=1.0)
-ROWS = (
-    "frozen student",
-    "adapted templates, no limits",
-    "adapted templates, limits",
-    "self-distilled, no limits, no gate",
-    "self-distilled, limits, no gate",
-    "device: limits and gate",
-)
 NEAR = 20.0
 CRAFT_STEPS, CRAFT_RATE, CRAFT_PENALTY = 120, 0.01, 0.002
 _ATTACKERS_FROM, _STRANGERS_FROM = 600, 700
@@ -375,47 +364,6 @@ def played(seed: int, attack: str, folder: Path) -> dict[str, Any]:
         finally:
             stage.close()
     return {"seed": seed, "attack": attack, "kept": about, "rows": {row: rows[row] for row in ROWS}}
-
-
-def summary(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """By attack and row: rates over all seeds, and how many attackers get in beside the frozen student."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for attack in ATTACKS:
-        counts = {row: [run["rows"][row] for run in runs if run["attack"] == attack] for row in ROWS}
-        found[attack] = {row: _rates(counts[row], counts[ROWS[0]]) for row in ROWS}
-    return found
-
-
-def _rates(counts: Sequence[dict[str, int]], frozen: Sequence[dict[str, int]]) -> dict[str, Any]:
-    pairs = {"attackers_in": ("admitted", "attackers"), "attackers_near": ("near", "attackers")}
-    pairs |= {"as_victim": ("as_victim", "attackers")}
-    pairs |= {"misses": ("missed", "genuine"), "strangers_in": ("strangers_admitted", "strangers")}
-    rates: dict[str, Any] = {}
-    for rate, (part, whole) in pairs.items():
-        shares = [c[part] / c[whole] for c in counts]
-        rates[rate] = {"mean": fmean(shares), "sd": stdev(shares) if len(shares) > 1 else 0.0}
-    for count in ("admitted", "near", "attackers"):
-        rates[count], rates[f"frozen_{count}"] = (sum(c[count] for c in part) for part in (counts, frozen))
-    return rates
-
-
-def beside(rates: dict[str, Any], count: str) -> str:
-    """A count over the frozen student's."""
-    return f"{rates[count] / rates[f'frozen_{count}']:.2f}" if rates[f"frozen_{count}"] else "–"
-
-
-SHOWN = ("attackers_in", "attackers_near", "misses", "strangers_in")
-
-
-def show(found: dict[str, dict[str, dict[str, Any]]]) -> None:
-    for attack, rows in found.items():
-        table = Table(title=attack)
-        for heading in ("", "attackers in", "near", "near, beside frozen", "misses", "strangers in"):
-            table.add_column(heading, justify="right" if heading else "left")
-        for row, rates in rows.items():
-            cells = [f"{rates[n]['mean']:.1%} ± {rates[n]['sd']:.1%}" for n in SHOWN]
-            table.add_row(row, *cells[:2], beside(rates, "near"), *cells[2:])
-        Console(width=130).print(table)
 
 
 def main() -> None:
