@@ -7,6 +7,7 @@ up to date from the store whenever somebody asks.
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,11 +30,12 @@ class _Counted:
 
 
 class EventCounts:
-    """Counts of one store's events, in a file; not safe for several threads."""
+    """Counts of one store's events, in a file; safe for several threads."""
 
     def __init__(self, store: Store, path: Path) -> None:
         """Go on from what the file at `path` counted; without a readable one all events still kept are counted."""
         self._store, self._path, self._counted = store, path, _read(path)
+        self._lock = threading.Lock()
 
     def now(self) -> Mapping[str, int]:
         """The counts by kind, kinds without events left out.
@@ -41,14 +43,15 @@ class EventCounts:
         Raises:
             StorageError: The store cannot be read or the file not be written.
         """
-        events = self._store.events(after=self._counted.last)
-        if events:
-            counts = Counter(self._counted.counts)
-            counts.update(event.kind.value for event in events)
-            counted = _Counted(events[-1].id, dict(counts))
-            atomic_write(self._path, json.dumps(plain(counted)).encode())
-            self._counted = counted
-        return self._counted.counts
+        with self._lock:
+            events = self._store.events(after=self._counted.last)
+            if events:
+                counts = Counter(self._counted.counts)
+                counts.update(event.kind.value for event in events)
+                counted = _Counted(events[-1].id, dict(counts))
+                atomic_write(self._path, json.dumps(plain(counted)).encode())
+                self._counted = counted
+            return self._counted.counts
 
 
 def _read(path: Path) -> _Counted:

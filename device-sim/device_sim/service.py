@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -40,7 +40,7 @@ from tutelage.files import make_folder
 from tutelage.health import Check
 from tutelage.labelling_client import ServiceLabeller
 from tutelage.log import configure_logging
-from tutelage.metrics import CallMetrics, MetricsServer
+from tutelage.metrics import CallMetrics, HealthMetrics, MetricsServer, tell_of_certificate
 from tutelage.registry_client import RegistryClient
 from tutelage.server import Server, Service
 from tutelage.settings import settings_or_exit
@@ -84,6 +84,8 @@ async def serve(program: NodeProgram) -> None:
         if program.metrics.enabled:
             stack.enter_context(MetricsServer(metrics, program.metrics.address))
         service = await stack.enter_async_context(open_node(program.device, metrics))
+        service = replace(service, checks=HealthMetrics(metrics).told_of(service.name, service.checks))
+        tell_of_certificate(program.server.tls.certificate_file, metrics)
         async with Server(program.server, [service], [calls_traced, CallMetrics(metrics)]) as server:
             await server.serve_until_signalled()
 
@@ -102,11 +104,12 @@ async def open_node(settings: NodeSettings, metrics: CollectorRegistry) -> Async
     with ExitStack() as stack:
         cloud = stack.enter_context(_connected(settings))
         device, labeller = await asyncio.to_thread(_opened, settings, cloud, stack)
+        events = EventCounts(device.store, settings.folder / "event-counts.json")
         chores = {
             chore.name: ChoreThread(chore, _backoff(settings.pace), counted.chore)
-            for chore in _chores(settings, device, labeller, cloud)
+            for chore in _chores(settings, device, labeller, cloud, events)
         }
-        counted.follow(device)
+        counted.follow(device, events)
         answering = stack.enter_context(ThreadPoolExecutor(ANSWERING, "answers"))
         working = stack.enter_context(ThreadPoolExecutor(WORKING, "work"))
         servicer = DeviceServicer(Node(device, chores), answering, working, settings.owners, counted)
@@ -151,7 +154,9 @@ def _opened(settings: NodeSettings, cloud: _Cloud, stack: ExitStack) -> tuple[De
     return stack.enter_context(open_device(settings, labeller, cloud.registry)), labeller
 
 
-def _chores(settings: NodeSettings, device: Device, labeller: PatientLabeller, cloud: _Cloud) -> Iterator[Chore]:
+def _chores(
+    settings: NodeSettings, device: Device, labeller: PatientLabeller, cloud: _Cloud, events: EventCounts
+) -> Iterator[Chore]:
     pace = settings.pace
     yield TrainingChore(device, pace_s=pace.training.total_seconds())
     if cloud.teacher is not None:
@@ -162,7 +167,7 @@ def _chores(settings: NodeSettings, device: Device, labeller: PatientLabeller, c
             cloud.registry,
             device_id=settings.id,
             channel=settings.registry.channel,
-            counts=EventCounts(device.store, settings.folder / "event-counts.json"),
+            counts=events,
             clock=time.time,
         )
 

@@ -21,6 +21,7 @@ from tutelage.queue_entries import (
     MAX_ERROR_CHARACTERS,
     POLL,
     REMEMBER,
+    Backlog,
     Claim,
     Entry,
     Priority,
@@ -47,7 +48,7 @@ class _Record:
     error: str = ""
     is_cancelled: bool = False
     at: float = 0.0
-    """By the clock: renewed last, due again, or finished, whichever the state needs."""
+    """By the clock: queued, renewed last, due again, or finished, whichever the state needs."""
 
 
 class MemoryQueue:
@@ -85,7 +86,7 @@ class MemoryQueue:
         entry = entry_of(body, key, priority, context)
         self._forget_old()
         if entry.id not in self._records:
-            self._records[entry.id] = _Record(entry, next(self._turns))
+            self._records[entry.id] = _Record(entry, next(self._turns), at=self._clock())
             self._wake()
         return entry.id
 
@@ -168,6 +169,15 @@ class MemoryQueue:
             return 0
         return sum(_rank(other) < _rank(record) for other in self._in(State.QUEUED))
 
+    async def backlog(self) -> Backlog:
+        """See `Queue.backlog`."""
+        states, lease = (State.QUEUED, State.DELAYED, State.RUNNING, State.DEAD), self.lease.total_seconds()
+        lying = {state: self._in(state) for state in states}
+        free = [record.at for state in (State.QUEUED, State.DELAYED) for record in lying[state]]
+        free += [record.at + lease for record in lying[State.RUNNING]]
+        waited = max(0.0, self._clock() - min(free, default=self._clock()))
+        return Backlog({state: len(records) for state, records in lying.items()}, timedelta(seconds=waited))
+
     async def dead(self, *, limit: int = 100) -> Sequence[Status]:
         """See `Queue.dead`."""
         oldest = sorted(self._in(State.DEAD), key=lambda record: record.at)
@@ -214,7 +224,7 @@ class MemoryQueue:
         return Claim(record.entry, record.token, record.deliveries)
 
     def _enqueue(self, record: _Record) -> None:
-        record.state, record.turn = State.QUEUED, next(self._turns)
+        record.state, record.turn, record.at = State.QUEUED, next(self._turns), self._clock()
         self._wake()
 
     def _finish(self, record: _Record, state: State) -> None:

@@ -7,19 +7,23 @@ own registry, so that two servers in one process, or two tests, do not count int
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
+from cryptography import x509
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from tutelage.calls import Call
 from tutelage.errors import SettingsError
+from tutelage.health import Check
 from tutelage.settings import Address
 
-__all__ = ["CallMetrics", "MetricsServer", "MetricsSettings"]
+__all__ = ["CallMetrics", "HealthMetrics", "MetricsServer", "MetricsSettings", "tell_of_certificate"]
 
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """From an answer out of memory (1 ms) to the longest deadline of a unary call (a minute)."""
@@ -67,6 +71,58 @@ class CallMetrics:
             running.dec()
             self._seconds.labels(call.service, call.method).observe(time.perf_counter() - begun)
             self._calls.labels(call.service, call.method, call.status.value).inc()
+
+
+class HealthMetrics:
+    """Whether what services depend on answered when it was last asked."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the metric in `registry`, which must not have it yet."""
+        self._up = Gauge(
+            "tutelage_health_dependency_up",
+            "Whether a dependency of a service answered, 1 or 0; the service is SERVING while all do.",
+            ("service", "dependency"),
+            registry=registry,
+        )
+
+    def told_of(self, service: str, checks: Mapping[str, Check]) -> dict[str, Check]:
+        """The same `checks` of `service`, by dependency; whoever runs them tells the metric how they end."""
+        return {dependency: self._telling(service, dependency, check) for dependency, check in checks.items()}
+
+    def _telling(self, service: str, dependency: str, check: Check) -> Check:
+        up = self._up.labels(service, dependency)
+
+        async def told() -> None:
+            try:
+                await check()
+            except BaseException:  # a check that takes too long is cancelled
+                up.set(0)
+                raise
+            up.set(1)
+
+        return told
+
+
+def tell_of_certificate(file: Path | None, registry: CollectorRegistry) -> None:
+    """Let `registry` tell when the certificate in `file`, as it is whenever somebody collects, ends; without one, none.
+
+    A file that cannot be read at the moment, half-written perhaps, makes that NaN, with which no comparison holds.
+    """
+    if file is None:
+        return
+
+    def ends() -> float:
+        try:
+            return x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc.timestamp()
+        except (OSError, ValueError):
+            return math.nan
+
+    gauge = Gauge(
+        "tutelage_tls_certificate_end_timestamp_seconds",
+        "UNIX time at which the server's own certificate is no longer valid.",
+        registry=registry,
+    )
+    gauge.set_function(ends)
 
 
 class MetricsServer:

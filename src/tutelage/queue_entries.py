@@ -136,6 +136,17 @@ class Status:
     """The last failure, also of an entry that is to be tried again; empty if there was none."""
 
 
+@dataclass(frozen=True)
+class Backlog:
+    """How much lies in a queue."""
+
+    entries: Mapping[State, int]
+    """How many are queued, delayed, running and dead."""
+    waited: timedelta
+    """For how long the entry that waits longest could have been claimed: new, due again, or abandoned by its worker;
+    zero where none can."""
+
+
 class Queue(Protocol):
     """A named work queue. Every method may raise `QueueError`: `queue-unavailable` (retryable) or `queue-refused`."""
 
@@ -212,6 +223,9 @@ class Queue(Protocol):
         Raises:
             QueueError: `entry-unknown`.
         """
+
+    async def backlog(self) -> Backlog:
+        """How much lies here now."""
 
     async def dead(self, *, limit: int = 100) -> Sequence[Status]:
         """The dead letters, oldest first, at most `limit`; kept until revived."""

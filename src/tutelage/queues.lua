@@ -126,6 +126,27 @@ function operations.ahead(ARGV)
   end
 end
 
+-- An entry that was never delivered waits since its item was made, whose id begins with the millisecond of that.
+function operations.backlog(ARGV)
+  local lease, at = tonumber(ARGV[1]), now()
+  local queued, running, waited = 0, 0, 0
+  local function since(begun) waited = math.max(waited, at - begun) end
+  for _, priority in ipairs(PRIORITIES) do
+    local s = stream(priority)
+    local pending = redis.call('XPENDING', s, G)[1]
+    queued, running = queued + redis.call('XLEN', s) - pending, running + pending
+    local group, last = redis.call('XINFO', 'GROUPS', s)[1], nil
+    for i = 1, #group, 2 do if group[i] == 'last-delivered-id' then last = group[i + 1] end end
+    local new = redis.call('XRANGE', s, '(' .. last, '+', 'COUNT', 1)[1]
+    if new then since(tonumber(string.match(new[1], '^%d+'))) end
+    local idle = redis.call('XPENDING', s, G, 'IDLE', lease, '-', '+', 1)[1]
+    if idle then since(at - idle[3] + lease) end
+  end
+  local due = redis.call('ZRANGEBYSCORE', P .. 'delayed', '-inf', at, 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  if due then since(tonumber(due)) end
+  return {queued, redis.call('ZCARD', P .. 'delayed'), running, redis.call('ZCARD', P .. 'dead'), waited}
+end
+
 function operations.revive(ARGV)
   if redis.call('ZREM', P .. 'dead', ARGV[1]) == 0 then return 0 end
   redis.call('HSET', entry(ARGV[1]), 'deliveries', 0)

@@ -33,6 +33,7 @@ from tutelage.queue_entries import (
     MAX_ERROR_CHARACTERS,
     POLL,
     REMEMBER,
+    Backlog,
     Claim,
     Entry,
     Priority,
@@ -141,6 +142,12 @@ class RedisQueue:
         """See `Queue.ahead`."""
         count = await self._run("ahead", entry_id)
         return int(_known(count if count is None else str(count), entry_id))
+
+    async def backlog(self) -> Backlog:
+        """See `Queue.backlog`."""
+        *counts, waited_ms = await self._run("backlog", _milliseconds(self.lease))
+        states = (State.QUEUED, State.DELAYED, State.RUNNING, State.DEAD)
+        return Backlog(dict(zip(states, counts, strict=True)), timedelta(milliseconds=waited_ms))
 
     async def dead(self, *, limit: int = 100) -> Sequence[Status]:
         """See `Queue.dead`."""

@@ -13,7 +13,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib.metadata import entry_points
 from typing import Any
@@ -24,7 +24,8 @@ from tutelage.allocator import keep_freed_memory
 from tutelage.calls import Layer
 from tutelage.errors import TutelageError
 from tutelage.log import configure_logging
-from tutelage.metrics import CallMetrics, MetricsServer, MetricsSettings
+from tutelage.metrics import CallMetrics, HealthMetrics, MetricsServer, MetricsSettings, tell_of_certificate
+from tutelage.queue_metrics import queues_watched
 from tutelage.server import Server, ServerSettings, Service
 from tutelage.settings import PREFIX, settings_or_exit
 from tutelage.stores import Stores, StoresSettings, open_stores
@@ -146,7 +147,11 @@ async def serve(
             stack.enter_context(MetricsServer(metrics, program.metrics.address))
         stores = await stack.enter_async_context(open_stores(program.stores))
         context = Context(stores, metrics)
-        services = [await stack.enter_async_context(part.open(own, context)) for part, own in parts]
+        opened = [await stack.enter_async_context(part.open(own, context)) for part, own in parts]
+        await stack.enter_async_context(queues_watched(lambda: stores.queues, metrics))
+        health = HealthMetrics(metrics)
+        services = [replace(service, checks=health.told_of(service.name, service.checks)) for service in opened]
+        tell_of_certificate(program.server.tls.certificate_file, metrics)
         async with Server(program.server, services, [calls_traced, CallMetrics(metrics), *layers]) as server:
             started(server)
             await server.serve_until_signalled()

@@ -89,6 +89,34 @@ async def test_how_many_are_ahead_counts_what_waits_and_not_what_runs(make):
     assert {key: await queue.ahead(entry) for key, entry in ids.items()} == {"h": 0, "n1": 0, "n2": 0, "l": 1}
 
 
+async def test_the_backlog_counts_entries_by_state_and_how_long_the_first_could_have_been_claimed(make):
+    queue = make(lease=LEASE)
+    assert (await queue.backlog()).waited == NOW
+    for key in ("running", "delayed", "dead", "queued"):
+        await queue.put({"key": key}, key=key, priority=Priority.LOW if key == "queued" else Priority.NORMAL)
+    await claimed(queue)
+    await queue.settle_failed(await claimed(queue), "later", retry_after=timedelta(minutes=1))
+    await queue.settle_failed(await claimed(queue), "never", retry_after=None)
+    backlog = await queue.backlog()
+    assert backlog.entries == {State.QUEUED: 1, State.DELAYED: 1, State.RUNNING: 1, State.DEAD: 1}
+    await asyncio.sleep(0.2)
+    assert (await queue.backlog()).waited >= backlog.waited + timedelta(seconds=0.1)
+    assert (await claimed(queue)).entry.body["key"] == "queued"
+    assert (await queue.backlog()).waited == NOW, "what runs or is not due waits for nobody"
+
+
+async def test_entries_that_are_due_again_or_abandoned_wait_too(make):
+    queue = make(lease=LEASE)
+    await queue.put({}, key="due")
+    await queue.settle_failed(await claimed(queue), "later", retry_after=timedelta(seconds=0.1))
+    await asyncio.sleep(0.4)
+    assert timedelta(seconds=0.2) <= (await queue.backlog()).waited < timedelta(seconds=5)
+    await claimed(queue)
+    assert (await queue.backlog()).waited == NOW
+    await asyncio.sleep(LEASE.total_seconds() + 0.3)
+    assert timedelta(seconds=0.2) <= (await queue.backlog()).waited < timedelta(seconds=5)
+
+
 async def test_many_workers_share_many_entries_without_doing_one_twice(make):
     queue = make()
     seen = []

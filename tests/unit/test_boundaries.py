@@ -32,6 +32,7 @@ NEED_AN_EXTRA = (
     "tutelage.registry_client",
     "tutelage.waiting_channel",
     "tutelage.metrics",
+    "tutelage.queue_metrics",
     "tutelage.queues",
     "tutelage.redis_server",
     "tutelage.s3_objects",

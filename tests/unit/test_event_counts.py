@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from device_sim.event_counts import EventCounts
@@ -36,6 +37,15 @@ def test_what_made_room_stays_counted(tmp_path: Path):
             connection.execute("DELETE FROM events WHERE id <= 4")
         told(store, EventKind.GATE_FAILED, 1)
         assert dict(EventCounts(store, path).now()) == {"gate-failed": 6}
+
+
+def test_two_threads_count_nothing_twice(tmp_path: Path):
+    with Store.in_memory(key=KEY, clock=lambda: 1.0) as store, ThreadPoolExecutor(4) as threads:
+        counts = EventCounts(store, tmp_path / "counts.json")
+        for _ in range(20):
+            told(store, EventKind.GATE_PASSED, 1)
+            list(threads.map(lambda _: counts.now(), range(4)))
+        assert dict(counts.now()) == {"gate-passed": 20}
 
 
 def test_a_damaged_file_counts_what_is_still_there(tmp_path: Path):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+
 import pytest
 
 pytest.importorskip("prometheus_client")
 
+from certificates import Authority
 from prometheus_client import CollectorRegistry
 
 from tutelage.calls import Call
 from tutelage.errors import SettingsError, Status
-from tutelage.metrics import CallMetrics, MetricsServer
+from tutelage.metrics import CallMetrics, HealthMetrics, MetricsServer, tell_of_certificate
 from tutelage.settings import Address
 
 LABELS = {"service": "s", "method": "m"}
@@ -44,6 +48,33 @@ def test_names_are_ours_and_labels_a_closed_set():
     samples = [sample for metric in registry.collect() for sample in metric.samples]
     assert all(sample.name.startswith("tutelage_grpc_") for sample in samples)
     assert {name for sample in samples for name in sample.labels} == {"service", "method", "code", "le"}
+
+
+def test_health_tells_of_each_dependency_how_it_answered_last():
+    registry, pauses = CollectorRegistry(), [0.0, 60.0]
+    labels = {"service": "s", "dependency": "redis"}
+
+    async def redis() -> None:
+        await asyncio.sleep(pauses.pop(0))
+
+    check = HealthMetrics(registry).told_of("s", {"redis": redis})["redis"]
+    assert registry.get_sample_value("tutelage_health_dependency_up", labels) == 0
+    asyncio.run(check())
+    assert registry.get_sample_value("tutelage_health_dependency_up", labels) == 1
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(check(), 0.01))
+    assert registry.get_sample_value("tutelage_health_dependency_up", labels) == 0
+
+
+def test_the_end_of_a_certificate_is_that_of_the_file_as_it_is_now(tmp_path):
+    registry, file, name = CollectorRegistry(), tmp_path / "tls.crt", "tutelage_tls_certificate_end_timestamp_seconds"
+    tell_of_certificate(None, registry)
+    assert registry.get_sample_value(name) is None
+    tell_of_certificate(file, registry)
+    assert math.isnan(registry.get_sample_value(name))
+    for authority in (Authority("first"), Authority("second")):
+        authority.write(file)
+        assert registry.get_sample_value(name) == authority.certificate.not_valid_after_utc.timestamp()
 
 
 def test_two_servers_do_not_count_into_each_other():
