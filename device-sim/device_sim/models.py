@@ -25,6 +25,7 @@ from device_sim.worn_batches import WornBatches
 from tutelage.biometrics.features import impostor_cosines
 from tutelage.captures import Pixels, to_input
 from tutelage.errors import Code, ManifestError
+from tutelage.impostors import open_impostors
 from tutelage.labelling import AbstentionPolicy, SiteTeacher, Teacher
 from tutelage.manifest import Loaded, Manifest, Split, load_captures
 from tutelage.nn.batches import Augmentation, InputBatches, label_numbers
@@ -33,7 +34,7 @@ from tutelage.nn.packaging import NEGATIVE, Origin, Strangers, calibrate, packag
 from tutelage.nn.students import SPECS, Student, load_student
 from tutelage.nn.teachers import ResidualTeacher, TeacherSpec, teacher_file
 from tutelage.nn.train_teacher import TeacherTraining, train_teacher
-from tutelage.package import StudentPackage, open_impostors, read_package
+from tutelage.package import StudentPackage, read_package
 from tutelage.sealing import KEY_BYTES, read_key
 from tutelage.signing import read_public_key
 

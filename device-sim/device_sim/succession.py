@@ -33,8 +33,9 @@ from device_sim.trial import gather_evidence, packaged, verdict_numbers
 from device_sim.watch import WatchDecision, WatchVerdict
 from tutelage.biometrics.matching import DecisionRule, Gallery
 from tutelage.errors import Code, PackageError, StorageError, TrainingError
+from tutelage.impostors import open_impostors
 from tutelage.nn.packaging import Strangers
-from tutelage.package import StudentPackage, open_impostors, read_package
+from tutelage.package import StudentPackage, read_package
 
 _REMEMBERED = 1000
 """Latest decisions and samples looked at when a device starts."""

@@ -19,9 +19,10 @@ from device_sim.recognition import RunningModel
 from device_sim.training import Trained
 from tutelage.biometrics.features import cosines
 from tutelage.captures import Pixels
+from tutelage.impostors import open_impostors
 from tutelage.nn.packaging import Origin, Strangers, package_student
 from tutelage.nn.students import StudentSpec, load_student
-from tutelage.package import StudentPackage, open_impostors
+from tutelage.package import StudentPackage
 
 TIMED = 30
 """Recognitions timed for each student, in turns."""

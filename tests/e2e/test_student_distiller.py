@@ -17,8 +17,9 @@ from served_part import servers, twins
 
 from tutelage.captures import to_input
 from tutelage.errors import Code, StorageError, TutelageError
+from tutelage.impostors import open_impostors
 from tutelage.nn.students import Recogniser
-from tutelage.package import StudentPackage, open_impostors, read_package
+from tutelage.package import StudentPackage, read_package
 from tutelage.queue_entries import State
 from tutelage.sealing import read_key
 from tutelage.signing import read_public_key

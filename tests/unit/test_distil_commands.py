@@ -26,11 +26,12 @@ from tutelage.biometrics.features import impostor_cosines
 from tutelage.captures import to_input
 from tutelage.cohorts import held_out, read_cohort
 from tutelage.errors import CATALOGUE, Code
+from tutelage.impostors import open_impostors
 from tutelage.manifest import Split
 from tutelage.nn.packaging import Strangers
 from tutelage.nn.students import READOUTS, TINY, Recogniser, Student, save_weights
 from tutelage.nn.teachers import ResidualTeacher, TeacherNetwork, TeacherSpec, teacher_file
-from tutelage.package import open_impostors, read_package
+from tutelage.package import read_package
 from tutelage.sealing import read_key
 from tutelage.signing import public_pem, read_public_key
 
@@ -128,7 +129,7 @@ def test_the_same_words_give_the_same_bytes_but_for_the_seal(distil, tmp_path: P
     for seed in (1, 1, 2):
         _, document, _ = distil("--seed", seed)
         members = unpack((tmp_path / "s.tutelage").read_bytes())
-        said = json.loads(members["manifest.json"])
+        said = json.loads(bytes(members["manifest.json"]))
         del said["members"]["impostors.sealed"]["sha256"]  # sealed with a new nonce every time
         parts.append((members["weights.safetensors"], members["calibration.json"], said))
         assert document["keys"]["made"] == ([] if len(parts) > 1 else [str(tmp_path / n) for n in KEY_NAMES])

@@ -17,11 +17,12 @@ from device_sim.site import Taken
 from tutelage.biometrics.matching import Decision, Gallery
 from tutelage.captures import Pixels
 from tutelage.errors import UsageError
+from tutelage.impostors import open_impostors
 from tutelage.nn.compiled import TOLERANCE, compiled
 from tutelage.nn.cut_student import CutStudent
 from tutelage.nn.packaging import Strangers, calibrate
 from tutelage.nn.students import EXITS, READOUTS, TINY, Recogniser, StudentSpec
-from tutelage.package import open_impostors, read_package
+from tutelage.package import read_package
 
 
 @pytest.mark.parametrize("spec", [TOY, TINY], ids=lambda spec: spec.name)

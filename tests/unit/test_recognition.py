@@ -21,10 +21,11 @@ from tutelage.biometrics.features import Features, cosines
 from tutelage.biometrics.matching import Decision, DecisionRule
 from tutelage.captures import to_input
 from tutelage.errors import Code, InputError, SpaceMismatchError
+from tutelage.impostors import open_impostors
 from tutelage.nn.compiled import CompiledRecogniser
 from tutelage.nn.packaging import Origin, Strangers, package_student
 from tutelage.nn.students import Recogniser
-from tutelage.package import open_impostors, read_package
+from tutelage.package import read_package
 from tutelage.signing import make_signer
 
 

@@ -20,8 +20,9 @@ from tutelage.biometrics.features import impostor_cosines
 from tutelage.biometrics.matching import DecisionRule
 from tutelage.captures import to_input
 from tutelage.errors import Code, InputError, PackageError, StorageError
+from tutelage.impostors import open_impostors
 from tutelage.nn.students import Recogniser, load_student, save_weights
-from tutelage.package import open_impostors, read_package
+from tutelage.package import read_package
 from tutelage.signing import make_signer
 
 SUMMARY = {"settings": {}, "losses": {}, "seconds": 1.5, "peak_bytes": 9, "samples": 4, "steps_run": 3}

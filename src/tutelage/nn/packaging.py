@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tutelage.biometrics.calibration import Calibration
 from tutelage.biometrics.features import Features, impostor_cosines
 from tutelage.captures import Pixels, to_input
+from tutelage.impostors import seal_impostors
 from tutelage.nn.students import Recogniser, Student, save_weights
-from tutelage.package import PackageInfo, build_package, seal_impostors
+from tutelage.package import PackageInfo, build_package
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from toy_networks import TOY
 from device_sim.reception import Answer
 from tutelage.biometrics.matching import Decision
 from tutelage.errors import PackageError, UsageError
+from tutelage.impostors import open_impostors
 from tutelage.nn.packaging import Origin, Strangers, package_student
 from tutelage.nn.students import load_student
-from tutelage.package import open_impostors, read_package
+from tutelage.package import read_package
 
 THREADS = 3
 
