@@ -6,8 +6,9 @@ import asyncio
 import os
 import sys
 
+import structlog
+
 from model_registry.service import PART, RegistrySettings, make_registry
-from tutelage.commands.progress import shown_progress
 from tutelage.errors import TutelageError
 from tutelage.log import configure_logging
 from tutelage.serving import ProgramSettings, run
@@ -15,14 +16,21 @@ from tutelage.settings import settings_or_exit
 from tutelage.stores import open_stores
 
 USAGE = "usage: python -m model_registry [rebuild]\n"
+VERSIONS_A_LINE = 1000
+"""Of the log, while the index is made anew."""
 
 
 async def rebuild(program: ProgramSettings, settings: RegistrySettings) -> int:
     """How many versions the index has after it was made anew."""
     async with open_stores(program.stores) as stores:
         registry, _ = make_registry(settings, stores)
-        with shown_progress("rebuilding the index", "versions") as progress:
-            return await registry.rebuild(lambda count: progress(count, count, {}))
+        return await registry.rebuild(_told)
+
+
+def _told(count: int) -> None:
+    """How far it is, now and then: how many there will be is not known."""
+    if count % VERSIONS_A_LINE == 0:
+        structlog.get_logger().info("rebuilding the index", versions=count)
 
 
 def main(arguments: list[str]) -> int:
