@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from device_sim.contact import Contact
 from device_sim.device import Device
 from device_sim.event_counts import EventCounts
 from device_sim.events import EventKind
@@ -56,6 +57,8 @@ class CheckInChore:
         """Report as `device_id`, and follow `channel`; `clock` tells seconds since the epoch."""
         self._device, self._registry, self._counts, self._clock = device, registry, counts, clock
         self._id, self._channel = device_id, channel
+        self.contact = Contact(clock)
+        """How the registry answers."""
         self._refused = ""
 
     def do(self) -> float:
@@ -65,7 +68,8 @@ class CheckInChore:
             TutelageError: the registry does not answer, or a transfer broke.
         """
         state = device_state(self._device, self._counts, self._clock())
-        answer = self._registry.check_in(self._id, self._channel, state)
+        with self.contact.calling():
+            answer = self._registry.check_in(self._id, self._channel, state)
         _log.debug("checked in", generation=state.generation, wanted=answer.wanted.version)
         if answer.HasField("wanted") and answer.wanted.digest not in (state.released_digest, self._refused):
             self._follow(answer.wanted, state.generation)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from device_sim.contact import Contact
 from device_sim.erasure import Erased
 from device_sim.events import Event, EventKind
 from device_sim.generations import Booted
@@ -170,7 +171,14 @@ def status(now: DeviceStatus) -> pb.DeviceStatus:
         watching=now.watching,
         latest_event_id=now.latest_event_id,
         pending_erasures=now.pending_erasures,
+        teacher=None if now.teacher is None else _contact(now.teacher),
+        registry=None if now.registry is None else _contact(now.registry),
     )
+
+
+def _contact(with_: Contact) -> pb.Contact:
+    last_s = with_.answered_s
+    return pb.Contact(reached=with_.reached, answer_time=None if last_s is None else time(last_s))
 
 
 def _progress(training: Training) -> pb.TrainingProgress:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from device_sim.chores import ChoreThread
+from device_sim.contact import Contact
 from device_sim.device import Device
 from device_sim.explain import explain_sample
 from device_sim.generations import Booted
@@ -68,14 +69,21 @@ class DeviceStatus:
     watching: bool
     latest_event_id: int
     pending_erasures: int
+    teacher: Contact | None
+    """How the teacher answers; None where there is none."""
+    registry: Contact | None
+    """How the registry answers; None where there is none."""
 
 
 class Node:
     """One device and its chores; safe for several threads."""
 
-    def __init__(self, device: Device, chores: Mapping[str, ChoreThread]) -> None:
-        """Let `device` answer; `chores`, by name, are started by whoever made them."""
-        self.device, self._chores = device, chores
+    def __init__(self, device: Device, chores: Mapping[str, ChoreThread], contacts: Mapping[str, Contact]) -> None:
+        """Let `device` answer; `chores`, by name, are started by whoever made them.
+
+        `contacts` are those with the `teacher` and the `registry`, as far as there are such.
+        """
+        self.device, self._chores, self._contacts = device, chores, contacts
         self._training = threading.Lock()
 
     def verify(self, person: str, capture: Pixels) -> Verified:
@@ -168,6 +176,8 @@ class Node:
             watching=device.reception.watching,
             latest_event_id=store.latest_event_id(),
             pending_erasures=device.pending_removals(),
+            teacher=self._contacts.get("teacher"),
+            registry=self._contacts.get("registry"),
         )
 
     def _no_teacher(self) -> tuple[str, ...]:

@@ -8,11 +8,13 @@ space of its own, knows nobody, and is told of everybody from the references. No
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
 
+from device_sim.contact import Contact
 from tutelage.captures import Pixels
 from tutelage.errors import CATALOGUE, Code, InputError, PersonError, ServiceError, TutelageError
 from tutelage.files import PRIVATE_MODE, atomic_write, read_bytes, storage_error
@@ -26,8 +28,13 @@ _log = structlog.get_logger()
 class PatientLabeller:
     """A `Labeller` whose teacher may not answer, or not be there at all; safe for several threads."""
 
-    def __init__(self, teacher: Labeller | None, marker: Path) -> None:
-        """Ask `teacher`; the file `marker` is there while it was not told of somebody, and `marker`.space names it."""
+    def __init__(self, teacher: Labeller | None, marker: Path, *, clock: Callable[[], float] = time.time) -> None:
+        """Ask `teacher`; the file `marker` is there while it was not told of somebody, and `marker`.space names it.
+
+        `clock` tells seconds since the epoch.
+        """
+        self.contact = Contact(clock)
+        """How the teacher answers."""
         self._teacher, self._marker, self._lock = teacher, marker, threading.Lock()
         self._told_file = marker.with_name(f"{marker.name}.space")
         self._untold: set[str] = set()
@@ -52,7 +59,9 @@ class PatientLabeller:
         Raises:
             ServiceError: `service-unavailable`, there is no teacher, or it does not answer.
         """
-        return self._asked().space
+        asked = self._asked()
+        with self.contact.calling():
+            return asked.space
 
     def meet(self) -> bool:
         """Whether the teacher is another than the one that was told of persons; then all are told to it by `tell`.
@@ -61,7 +70,7 @@ class PatientLabeller:
             ServiceError: `service-unavailable`, there is no teacher, or it does not answer.
             StorageError: it could not be noted.
         """
-        space = self._asked().space.encode()
+        space = self.space.encode()
         if self._told_file.exists() and space == read_bytes(self._told_file, at_most=len(space) + 1):
             return False
         with self._lock:
@@ -81,7 +90,7 @@ class PatientLabeller:
             away = self._teacher is None or not self._reached
         if not away:
             try:
-                self._asked().enrol(person, captures)
+                self._enrolled(person, captures)
             except TutelageError as error:
                 if not CATALOGUE[error.code].retryable:
                     raise
@@ -91,6 +100,11 @@ class PatientLabeller:
                     self._untold.discard(person)
                 return
         self._note(person)
+
+    def _enrolled(self, person: str, captures: Sequence[Pixels]) -> None:
+        asked = self._asked()
+        with self.contact.calling():
+            asked.enrol(person, captures)
 
     def _note(self, person: str) -> None:
         with self._lock:
@@ -110,7 +124,8 @@ class PatientLabeller:
         """
         if self._teacher is None:
             raise PersonError(person)
-        self._asked().remove(person)
+        with self.contact.calling():
+            self._teacher.remove(person)
         with self._lock:
             self._untold.discard(person)
 
@@ -120,7 +135,9 @@ class PatientLabeller:
         Raises:
             TutelageError: the teacher does not answer.
         """
-        answers = self._asked().label(attempts)
+        asked = self._asked()
+        with self.contact.calling():
+            answers = asked.label(attempts)
         self._reached = True
         return answers
 
@@ -149,7 +166,7 @@ class PatientLabeller:
         if not captures:  # erased since
             return
         try:
-            self._asked().enrol(person, captures)
+            self._enrolled(person, captures)
         except InputError as error:
             _log.warning("the teacher cannot use a person's references", code=error.code.value)
         self._reached = True

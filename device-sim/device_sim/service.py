@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from device_sim import node_folder
 from device_sim.check_in_chore import CheckInChore
 from device_sim.chores import Backoff, Chore, ChoreThread
+from device_sim.contact import Contact
 from device_sim.device import Device
 from device_sim.device_metrics import DeviceMetrics
 from device_sim.event_counts import EventCounts
@@ -105,14 +106,13 @@ async def open_node(settings: NodeSettings, metrics: CollectorRegistry) -> Async
         cloud = stack.enter_context(_connected(settings))
         device, labeller = await asyncio.to_thread(_opened, settings, cloud, stack)
         events = EventCounts(device.store, settings.folder / "event-counts.json")
-        chores = {
-            chore.name: ChoreThread(chore, _backoff(settings.pace), counted.chore)
-            for chore in _chores(settings, device, labeller, cloud, events)
-        }
+        due = list(_chores(settings, device, labeller, cloud, events))
+        chores = {chore.name: ChoreThread(chore, _backoff(settings.pace), counted.chore) for chore in due}
         counted.follow(device, events)
         answering = stack.enter_context(ThreadPoolExecutor(ANSWERING, "answers"))
         working = stack.enter_context(ThreadPoolExecutor(WORKING, "work"))
-        servicer = DeviceServicer(Node(device, chores), answering, working, settings.owners, counted)
+        node = Node(device, chores, _contacts(labeller, due))
+        servicer = DeviceServicer(node, answering, working, settings.owners, counted)
         stack.enter_context(_doing(chores, cloud.close))
         added = partial(add_DeviceServiceServicer_to_server, servicer)
         yield Service(NAME, added, _checks(device, chores), endless=("WatchEvents",))
@@ -201,6 +201,15 @@ def open_device(
             "device started", generation=device.model.version, persons=len(store.persons()), folder=folder
         )
         yield device
+
+
+def _contacts(labeller: PatientLabeller, chores: Iterable[Chore]) -> dict[str, Contact]:
+    """Those that the device has with its teacher and its registry, as far as it has such."""
+    found = {"teacher": labeller.contact} if labeller.has_teacher else {}
+    for chore in chores:
+        if isinstance(chore, CheckInChore):
+            found["registry"] = chore.contact
+    return found
 
 
 def _backoff(pace: PaceSettings) -> Backoff:

@@ -20,11 +20,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tutelage.calls import FRAME_BYTES, LOOKAHEAD_BYTES, REQUEST_ID_KEY, current_call, request_id_from
 from tutelage.errors import CATALOGUE, Code, ServiceError, TutelageError
@@ -33,7 +34,7 @@ from tutelage.settings import Address
 from tutelage.tls import CertificateFiles, Certificates, ClientTls
 from tutelage.traces import SpanKind, propagated, span
 
-__all__ = ["Channel", "ChannelSettings", "idempotent_methods"]
+__all__ = ["Channel", "ChannelSettings", "idempotent_methods", "serving"]
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """As our servers: what they would refuse is not sent."""
@@ -84,6 +85,17 @@ def idempotent_methods(*services: ServiceDescriptor) -> frozenset[str]:
         for method in service.methods
         if method.GetOptions().idempotency_level in levels
     )
+
+
+async def serving(channel: Channel, service: str, *, timeout: float) -> bool:
+    """Whether `service`, by its full name, says that it serves now; asked once, within `timeout` seconds.
+
+    Raises:
+        ServiceError: Nobody answers there, or a server without that service does.
+    """
+    health: Any = health_pb2_grpc.HealthStub(cast(Any, channel))
+    answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout)
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 class Channel:

@@ -683,6 +683,8 @@ class DeviceStatus(_message.Message):
     WATCHING_FIELD_NUMBER: _builtins.int
     LATEST_EVENT_ID_FIELD_NUMBER: _builtins.int
     PENDING_ERASURES_FIELD_NUMBER: _builtins.int
+    TEACHER_FIELD_NUMBER: _builtins.int
+    REGISTRY_FIELD_NUMBER: _builtins.int
     space: _builtins.str
     """Id of the space in which `student` recognises."""
     accept_score: _builtins.float
@@ -727,6 +729,14 @@ class DeviceStatus(_message.Message):
     def training(self) -> Global___TrainingProgress:
         """The training under way; absent where there is none."""
 
+    @_builtins.property
+    def teacher(self) -> Global___Contact:
+        """How the teacher answers; absent where the device has none."""
+
+    @_builtins.property
+    def registry(self) -> Global___Contact:
+        """How the registry answers; absent where the device has none."""
+
     def __init__(
         self,
         *,
@@ -745,21 +755,59 @@ class DeviceStatus(_message.Message):
         watching: _builtins.bool = ...,
         latest_event_id: _builtins.int = ...,
         pending_erasures: _builtins.int = ...,
+        teacher: Global___Contact | None = ...,
+        registry: Global___Contact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_previous", b"_previous", "_training", b"_training", "previous", b"previous", "released", b"released", "student", b"student", "training", b"training"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_previous", b"_previous", "_registry", b"_registry", "_teacher", b"_teacher", "_training", b"_training", "previous", b"previous", "registry", b"registry", "released", b"released", "student", b"student", "teacher", b"teacher", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_previous", b"_previous", "_training", b"_training", "accept_score", b"accept_score", "labels_missing", b"labels_missing", "latest_event_id", b"latest_event_id", "max_store_bytes", b"max_store_bytes", "pending_erasures", b"pending_erasures", "persons", b"persons", "previous", b"previous", "released", b"released", "samples", b"samples", "space", b"space", "store_bytes", b"store_bytes", "student", b"student", "training", b"training", "training_missing", b"training_missing", "watching", b"watching"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_previous", b"_previous", "_registry", b"_registry", "_teacher", b"_teacher", "_training", b"_training", "accept_score", b"accept_score", "labels_missing", b"labels_missing", "latest_event_id", b"latest_event_id", "max_store_bytes", b"max_store_bytes", "pending_erasures", b"pending_erasures", "persons", b"persons", "previous", b"previous", "registry", b"registry", "released", b"released", "samples", b"samples", "space", b"space", "store_bytes", b"store_bytes", "student", b"student", "teacher", b"teacher", "training", b"training", "training_missing", b"training_missing", "watching", b"watching"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__previous: _TypeAlias = _typing.Literal["previous"]  # noqa: Y015
     _WhichOneofArgType__previous: _TypeAlias = _typing.Literal["_previous", b"_previous"]  # noqa: Y015
+    _WhichOneofReturnType__registry: _TypeAlias = _typing.Literal["registry"]  # noqa: Y015
+    _WhichOneofArgType__registry: _TypeAlias = _typing.Literal["_registry", b"_registry"]  # noqa: Y015
+    _WhichOneofReturnType__teacher: _TypeAlias = _typing.Literal["teacher"]  # noqa: Y015
+    _WhichOneofArgType__teacher: _TypeAlias = _typing.Literal["_teacher", b"_teacher"]  # noqa: Y015
     _WhichOneofReturnType__training: _TypeAlias = _typing.Literal["training"]  # noqa: Y015
     _WhichOneofArgType__training: _TypeAlias = _typing.Literal["_training", b"_training"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__previous) -> _WhichOneofReturnType__previous | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__registry) -> _WhichOneofReturnType__registry | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__teacher) -> _WhichOneofReturnType__teacher | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__training) -> _WhichOneofReturnType__training | None: ...
 
 Global___DeviceStatus: _TypeAlias = DeviceStatus  # noqa: Y015
+
+@_typing.final
+class Contact(_message.Message):
+    """How a service that a device calls answers it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REACHED_FIELD_NUMBER: _builtins.int
+    ANSWER_TIME_FIELD_NUMBER: _builtins.int
+    reached: _builtins.bool
+    """Whether the last call was answered, be it with a refusal of what was asked; false before the first one."""
+    @_builtins.property
+    def answer_time(self) -> _timestamp_pb2.Timestamp:
+        """When a call was last answered; absent where none was since the device started."""
+
+    def __init__(
+        self,
+        *,
+        reached: _builtins.bool = ...,
+        answer_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_time", b"answer_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_time", b"answer_time", "reached", b"reached"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Contact: _TypeAlias = Contact  # noqa: Y015
 
 @_typing.final
 class Student(_message.Message):
