@@ -5,19 +5,18 @@ Heavy imports wait until a command runs, so that `tutelage --help` stays quick.
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import typer
 
 from device_sim import store_commands
-from tutelage.errors import MissingExtraError, SettingsError, UsageError
-from tutelage.settings import Address
+from device_sim.reaching import Reached, device_reached, with_options_of
+from device_sim.visit_command import visit
+from tutelage.errors import UsageError
 
 __all__ = ["app"]
 
@@ -32,75 +31,27 @@ app.command("rotate-key")(store_commands.rotate_key)
 app.command("receipt")(store_commands.receipt)
 
 
-class Reached(Protocol):
-    """The device that a command asks: `device_sim.device_client.DeviceClient`, which needs the extra `grpc`."""
-
-    def ask(self, method: str, request: Any) -> Any:
-        """The answer of the call named `method`."""
-
-    def events(self, request: Any) -> Iterator[Any]:
-        """Events as they come, without end."""
-
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print the device's answer as JSON.")]
 Person = Annotated[str, typer.Argument(help="Name of the person, as enrolled.")]
 Captures = Annotated[list[Path], typer.Argument(help="Image files; larger ones are shrunk to 256 pixels a side.")]
-
-
-def _reaching(
-    *,
-    address: Annotated[
-        str, typer.Option(metavar="HOST:PORT", envvar="TUTELAGE_DEVICE_ADDRESS", help="Where the device takes calls.")
-    ] = "127.0.0.1:50061",
-    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS; any of the files below means it too.")] = False,
-    ca_file: Annotated[Path | None, typer.Option(help="PEM file of who signed the device's certificate.")] = None,
-    certificate_file: Annotated[Path | None, typer.Option(help="PEM file of your own certificate.")] = None,
-    key_file: Annotated[Path | None, typer.Option(help="PEM file of its private key.")] = None,
-    server_name: Annotated[str | None, typer.Option(help="Name in the device's certificate, if another.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, max=600, metavar="SECONDS", help="For one call.")] = 30.0,
-) -> Any:
-    """A client of the device that these options lead to.
-
-    Raises:
-        SettingsError: An option cannot be used.
-        ServiceError: Nobody answers there.
-        MissingExtraError: What calls need is not installed.
-    """
-    try:
-        from device_sim.device_client import DeviceClient  # noqa: PLC0415
-        from tutelage.channel import ChannelSettings  # noqa: PLC0415
-        from tutelage.tls import ClientTls  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("grpc", "calling a device") from error
-    try:
-        where = Address.parse(address)
-        enabled = tls or bool(ca_file or certificate_file)
-        how = ClientTls(enabled, ca_file, certificate_file, key_file, server_name)
-    except ValueError as error:
-        raise SettingsError(f"the device cannot be called with these options: {error}") from error
-    return DeviceClient(ChannelSettings(where, how), timeout=timedelta(seconds=timeout))
 
 
 def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Makes a function of a client, and words of its own, the command `name` with the options that lead to a device."""
 
     def made(command: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-        shared = list(inspect.signature(_reaching, eval_str=True).parameters.values())
-
         @wraps(command)
-        def run(**words: Any) -> None:
-            reaching = {parameter.name: words.pop(parameter.name) for parameter in shared}
-            with _reaching(**reaching) as device:
+        def run(opened: Callable[[], Any], **words: Any) -> None:
+            with opened() as device:
                 command(device, **words)
 
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared)]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        app.command(name)(run)
+        app.command(name)(with_options_of(device_reached, run))
         return command
 
     return made
+
+
+app.command("visit")(with_options_of(device_reached, visit))
 
 
 @_command("status")

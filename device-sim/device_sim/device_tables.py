@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -17,8 +17,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from device_sim.wording import NOT_MEASURED, printable, seconds, size
+from device_sim.wording import NOT_MEASURED, percent, printable, seconds, size
 from tutelage.api.device.v1 import device_pb2 as pb
+
+if TYPE_CHECKING:
+    from device_sim.visiting import Seen
 
 __all__ = [
     "as_json",
@@ -27,6 +30,7 @@ __all__ = [
     "recognition_table",
     "samples_table",
     "status_table",
+    "visits_table",
     "word",
 ]
 
@@ -73,7 +77,15 @@ def _status_rows(status: pb.DeviceStatus) -> Iterable[tuple[str, str]]:
         yield "training", _progress(status.training)
     if status.pending_erasures:
         yield "erasures", f"{status.pending_erasures:,} not done: the teacher has to be told, or the disk is full"
+    for name in ("teacher", "registry"):
+        if status.HasField(name):
+            yield name, _contact(getattr(status, name))
     yield "latest event", str(status.latest_event_id)
+
+
+def _contact(contact: pb.Contact) -> str:
+    last = f"answered last at {when(contact.answer_time)}" if contact.HasField("answer_time") else "never answered yet"
+    return last if contact.reached or not contact.HasField("answer_time") else f"does not answer; {last}"
 
 
 def _counts(counts: Sequence[pb.SampleCount]) -> str:
@@ -149,6 +161,26 @@ def erased_table(answer: pb.ErasePersonResponse, kept: str) -> RenderableType:
     table.add_row("at the teacher", "removed" if answer.teacher_knew else "nobody of that name")
     table.add_row("receipt", f"signed by the device: {kept or 'ask again with --receipt FILE to keep it'}")
     return table
+
+
+def visits_table(seen: Seen) -> RenderableType:
+    """What was seen of a run of visits, a line a thing."""
+    table = _table()
+    for name, text in _seen_rows(seen):
+        table.add_row(name, text)
+    return table
+
+
+def _seen_rows(seen: Seen) -> Iterable[tuple[str, str]]:
+    yield "persons enrolled", f"{seen.enrolled:,}"
+    yield "visits", f"{seen.visits:,}, from number {seen.first_visit:,} on"
+    yield "accepted at first capture", f"{seen.at_first:,} of {seen.genuine:,}"
+    yield "accepted in the end", f"{seen.accepted:,} of {seen.genuine:,}"
+    yield "misses", percent(seen.misses)
+    yield "taken for somebody else", f"{seen.mistaken:,}"
+    yield "strangers accepted", f"{seen.strangers_accepted:,} of {seen.strangers:,}"
+    yield "samples kept", f"{seen.samples_kept:,}"
+    yield "student before, after", f"{seen.generation_before or NOT_MEASURED}, {seen.generation_after or NOT_MEASURED}"
 
 
 def event_line(event: pb.Event) -> str:
