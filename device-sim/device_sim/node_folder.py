@@ -16,11 +16,10 @@ from importlib import resources
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from device_sim.device_settings import DeviceKeys
+from device_sim.first_student import first_student
 from device_sim.generations import Generations
 from device_sim.node_settings import NodeSettings
 from tutelage.errors import SettingsError, TutelageError
-from tutelage.files import read_bytes
-from tutelage.package import MAX_PACKAGE_BYTES
 from tutelage.registry_client import RegistryClient
 from tutelage.sealing import key_in, make_key, read_key
 from tutelage.settings import PREFIX
@@ -73,7 +72,7 @@ def open_generations(settings: NodeSettings, keys: DeviceKeys, registry: Registr
         settings.folder / STUDENTS, cloud_keys=_trusted(settings), device_key=keys.signer.public_key()
     )
     if generations.pointer is None:
-        generations.install(_first_student(settings, registry))
+        generations.install(first_student(settings, registry))
     return generations
 
 
@@ -85,14 +84,3 @@ def _trusted(settings: NodeSettings) -> list[Ed25519PublicKey]:
             return [read_public_key(assets / "release.pub")]
     except TutelageError as error:
         raise SettingsError(f"{_PREFIX}TRUSTED_FILES: {error.message}") from error
-
-
-def _first_student(settings: NodeSettings, registry: RegistryClient | None) -> bytes:
-    if settings.student_file is not None:
-        try:
-            return read_bytes(settings.student_file, at_most=MAX_PACKAGE_BYTES + 1)
-        except TutelageError as error:
-            raise SettingsError(f"{_PREFIX}STUDENT_FILE: {error.message}") from error
-    if registry is not None:
-        return registry.download(registry.wanted_of(settings.registry.channel))
-    return (_ASSETS / "student-fingerprint-tiny.tutelage").read_bytes()

@@ -49,6 +49,9 @@ class RegistrySettings:
     """Channel whose version the device runs."""
     timeout: Annotated[timedelta, Range(0.1, 600)] = timedelta(seconds=60)
     """Seconds for one request, tries included; a download goes on where it stopped."""
+    patience: Annotated[timedelta, Range(0, 86_400)] = timedelta(0)
+    """Seconds that a device without any student waits for a registry that does not answer, or whose channel was never
+    set."""
     tls: ClientTls = field(default_factory=ClientTls)
     """How the registry is recognised, and how the device proves itself."""
 

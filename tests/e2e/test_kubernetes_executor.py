@@ -39,6 +39,9 @@ JOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
+CONFIG_MAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+
+
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     plane = ControlPlane(tmp_path_factory.mktemp("plane"))
@@ -47,6 +50,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         plane.make("/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": RESTRICTED}})
         role = yaml.safe_load(kubernetes_jobs.__doc__.split("no others:\n")[1])
         plane.grant(NAMESPACE, USER, role["rules"])
+        plane.make(CONFIG_MAPS, {"metadata": {"name": "student-distiller"}, "data": {}})
         yield plane
     finally:
         plane.stop()
@@ -141,7 +145,7 @@ async def test_a_job_becomes_pods_that_a_restricted_namespace_admits_and_ends_we
 async def test_a_restricted_namespace_would_not_admit_lesser_pods_and_that_is_told(
     make: Executor, plane: ControlPlane, assignment: Assignment
 ):
-    manifest = job_manifest(assignment, make.jobs.settings, memory_bytes=1 << 30, device="cpu")
+    manifest = job_manifest(assignment, make.jobs.settings, owner_uid="1", memory_bytes=1 << 30, device="cpu")
     del manifest["spec"]["template"]["spec"]["containers"][0]["securityContext"]
     await asyncio.to_thread(plane.make, JOBS, manifest)
     await asyncio.sleep(2)
@@ -152,7 +156,7 @@ async def test_a_restricted_namespace_would_not_admit_lesser_pods_and_that_is_to
 
 
 async def test_the_server_judges_the_manifest_without_making_it(plane: ControlPlane, make: Executor, assignment):
-    manifest = job_manifest(assignment, make.jobs.settings, memory_bytes=1 << 30, device="cuda")
+    manifest = job_manifest(assignment, make.jobs.settings, owner_uid="1", memory_bytes=1 << 30, device="cuda")
     async with open_cluster(NAMESPACE, plane.kubeconfig(DISTILLER)) as cluster:
         assert await cluster.create_job(manifest, dry_run=True)
         assert jobs_of(plane, assignment) == []
@@ -178,7 +182,7 @@ async def test_whoever_gets_the_job_of_a_killed_worker_goes_on_with_its_processe
     plane: ControlPlane, make: Executor, node: Node, assignment: Assignment
 ):
     assert await make.jobs.holder(assignment.job_id) is None
-    manifest = job_manifest(assignment, make.jobs.settings, memory_bytes=1 << 30, device="cpu")
+    manifest = job_manifest(assignment, make.jobs.settings, owner_uid="1", memory_bytes=1 << 30, device="cpu")
     async with open_cluster(NAMESPACE, plane.kubeconfig(DISTILLER)) as cluster:
         await cluster.create_job(manifest)  # and then its worker is killed
     pods = await started(node, assignment)
@@ -199,7 +203,9 @@ async def test_what_another_delivery_left_behind_goes_first(
 ):
     old = replace(assignment, holder=secrets.token_hex(16))
     async with open_cluster(NAMESPACE, plane.kubeconfig(DISTILLER)) as cluster:
-        await cluster.create_job(job_manifest(old, make.jobs.settings, memory_bytes=1 << 30, device="cpu"))
+        await cluster.create_job(
+            job_manifest(old, make.jobs.settings, owner_uid="1", memory_bytes=1 << 30, device="cpu")
+        )
     await asyncio.to_thread(node.pods, 3, selector(old.job_id, old.holder))
     async with make.running(assignment):
         await started(node, assignment)
@@ -355,7 +361,7 @@ async def test_a_quota_that_is_used_up_may_pass(plane: ControlPlane, make: Execu
     path = f"/api/v1/namespaces/{NAMESPACE}/resourcequotas"
     await asyncio.to_thread(plane.make, path, {"metadata": {"name": "q"}, "spec": {"hard": {"count/jobs.batch": "0"}}})
     await asyncio.sleep(1)
-    manifest = job_manifest(assignment, make.jobs.settings, memory_bytes=1 << 30, device="cpu")
+    manifest = job_manifest(assignment, make.jobs.settings, owner_uid="1", memory_bytes=1 << 30, device="cpu")
     try:
         async with open_cluster(NAMESPACE, plane.kubeconfig(ADMIN)) as cluster:
             with pytest.raises(TutelageError) as caught:
@@ -370,3 +376,30 @@ async def test_without_a_cluster_there_are_no_jobs_of_one(assignment: Assignment
         with pytest.raises(SettingsError, match="cluster of jobs is not known"):
             async with open_cluster(NAMESPACE, kubeconfig):
                 pass
+
+
+async def test_jobs_go_with_the_config_map_of_their_service(
+    make: Executor, plane: ControlPlane, node: Node, assignment: Assignment
+):
+    async with make.running(assignment):
+        await started(node, assignment)
+        plane.call("DELETE", f"{CONFIG_MAPS}/student-distiller")
+        try:
+            async with asyncio.timeout(60):
+                while any("deletionTimestamp" not in job["metadata"] for job in jobs_of(plane, assignment)):
+                    await asyncio.sleep(0.2)
+        finally:
+            plane.make(CONFIG_MAPS, {"metadata": {"name": "student-distiller"}, "data": {}})
+
+
+async def test_without_that_config_map_the_service_is_not_set_up(
+    make: Executor, plane: ControlPlane, assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(kubernetes_jobs, "REFUSAL_PATIENCE", timedelta(seconds=1))
+    plane.call("DELETE", f"{CONFIG_MAPS}/student-distiller")
+    try:
+        async with make.running(assignment) as task:
+            assert (await failure(task)).code is Code.SETTING_INVALID
+    finally:
+        plane.make(CONFIG_MAPS, {"metadata": {"name": "student-distiller"}, "data": {}})
+    assert jobs_of(plane, assignment) == []

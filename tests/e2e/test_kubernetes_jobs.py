@@ -37,6 +37,7 @@ from tutelage.stores import StoresSettings, open_stores
 pytestmark = pytest.mark.skipif(bool(missing_programs()), reason=f"not installed: {', '.join(missing_programs())}")
 
 NAMESPACE = "jobs"
+SECRETS = f"{SECRET_FOLDER}/student-distiller"
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +67,11 @@ def variables(places: StoresSettings) -> dict[str, str]:
         f"{stores}OBJECTS_ADDRESS": str(places.objects.address),
         f"{stores}OBJECTS_BUCKET": places.objects.bucket,
         f"{stores}OBJECTS_TLS": "false",
-        f"{stores}OBJECTS_ACCESS_KEY_FILE": f"{SECRET_FOLDER}/access",
-        f"{stores}OBJECTS_SECRET_KEY_FILE": f"{SECRET_FOLDER}/secret",
-        f"{keys}SIGNER_FILE": f"{SECRET_FOLDER}/signer.pem",
-        f"{keys}SEAL_KEY_FILE": f"{SECRET_FOLDER}/seal.key",
-        f"{keys}DATA_KEY_FILE": f"{SECRET_FOLDER}/data.key",
+        f"{stores}OBJECTS_ACCESS_KEY_FILE": f"{SECRETS}/access",
+        f"{stores}OBJECTS_SECRET_KEY_FILE": f"{SECRETS}/secret",
+        f"{keys}SIGNER_FILE": f"{SECRETS}/signer.pem",
+        f"{keys}SEAL_KEY_FILE": f"{SECRETS}/seal.key",
+        f"{keys}DATA_KEY_FILE": f"{SECRETS}/data.key",
         f"{keys}DEVICE": "cpu",
     }
 
@@ -88,7 +89,7 @@ def node(plane: ControlPlane, folder: Path, places: StoresSettings) -> Iterator[
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     known = {
-        SECRET_FOLDER: folder,
+        SECRETS: folder,
         SCRATCH_FOLDER: folder / "scratch",
         f"master-port={PORT}": f"master-port={port}",
     }

@@ -41,7 +41,7 @@ ALONE = replace(SEVERAL, processes=1, max_memory_bytes=None)
 def made(
     assignment: Assignment = SEVERAL, settings: KubernetesSettings = SETTINGS, device: str = "cpu"
 ) -> dict[str, Any]:
-    return job_manifest(assignment, settings, memory_bytes=4 * GIB, device=device)
+    return job_manifest(assignment, settings, owner_uid="1-2-3", memory_bytes=4 * GIB, device=device)
 
 
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -132,9 +132,13 @@ def test_beyond_the_standard_pods_have_no_token_no_service_links_and_one_place_t
 
 
 def test_secrets_are_named_and_never_written_out():
-    job = made(settings=replace(SETTINGS, secret="keys", config_map="variables"))
+    job = made(settings=replace(SETTINGS, secrets=("keys", "redis"), config_map="variables"))
     assert container_of(job)["envFrom"] == [{"configMapRef": {"name": "variables"}}]
-    assert {"name": "secrets", "secret": {"secretName": "keys", "defaultMode": 0o440}} in pod_of(job)["volumes"]
+    folders = {mount["name"]: mount["mountPath"] for mount in container_of(job)["volumeMounts"]}
+    found = {folders[v["name"]]: v["secret"] for v in pod_of(job)["volumes"] if "secret" in v}
+    assert found == {
+        f"/etc/tutelage/secrets/{name}": {"secretName": name, "defaultMode": 0o440} for name in ("keys", "redis")
+    }
     values = {entry["name"]: entry["value"] for entry in container_of(job)["env"]}
     assert set(values) == {"OMP_NUM_THREADS", "HOME", "TMPDIR", "TUTELAGE_DISTILLER_SCRATCH"}
     assert not any(re.search(r"key|secret|password|token", name, re.IGNORECASE) for name in values)
@@ -165,13 +169,21 @@ def test_its_name_is_that_of_the_delivery_and_fits_the_names_of_its_pods():
 
 
 def test_job_and_pods_bear_labels_that_the_selector_finds():
-    labels = job_labels(SEVERAL)
+    labels = job_labels(SEVERAL, replace(SETTINGS, labels=("app.kubernetes.io/instance=door",)))
+    assert labels["app.kubernetes.io/instance"] == "door"
+    labels = job_labels(SEVERAL, SETTINGS)
     assert made()["metadata"]["labels"] == made()["spec"]["template"]["metadata"]["labels"] == labels
     for text in (selector(SEVERAL.job_id), selector(SEVERAL.job_id, SEVERAL.holder)):
         wanted = dict(part.split("=") for part in text.split(","))
         assert wanted.items() <= labels.items()
     assert SEVERAL.holder not in selector(SEVERAL.job_id)
     assert all(re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", value) for value in labels.values())
+
+
+def test_it_goes_with_the_config_map_of_its_service():
+    assert made()["metadata"]["ownerReferences"] == [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "student-distiller", "uid": "1-2-3"}
+    ]
 
 
 def test_one_process_works_by_itself():

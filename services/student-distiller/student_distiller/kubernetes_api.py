@@ -1,4 +1,4 @@
-"""The Kubernetes API as far as jobs of the cluster need it: one namespace, Jobs and Pods as plain JSON.
+"""The Kubernetes API as far as jobs of the cluster need it: one namespace, its objects as plain JSON.
 
 Plain JSON, and not the client's models: a cluster of another minor version says more, or less, than the models of one
 release know, and what this service reads of it has been there since Kubernetes 1.26. The client's own exceptions go no
@@ -50,6 +50,13 @@ class Cluster:
     def __init__(self, api: ApiClient, namespace: str) -> None:
         """Use `api`, which its owner closes."""
         self._batch, self._core, self._namespace = BatchV1Api(api), CoreV1Api(api), namespace
+
+    async def config_map(self, name: str) -> Json:
+        """The ConfigMap of this name."""
+        call = self._core.read_namespaced_config_map_without_preload_content(
+            name, self._namespace, _request_timeout=ANSWER_SECONDS
+        )
+        return _check(*await self._said(call))
 
     async def create_job(self, manifest: Json, *, dry_run: bool = False) -> bool:
         """Make the Job of `manifest`; with `dry_run` the server only judges it. False: there is one of its name."""

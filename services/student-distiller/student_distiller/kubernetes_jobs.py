@@ -16,6 +16,7 @@ The service account of the distiller needs these rights in the namespace of the 
     rules:
       - {apiGroups: [batch], resources: [jobs], verbs: [create, get, list, delete]}
       - {apiGroups: [""], resources: [pods], verbs: [list, watch]}
+      - {apiGroups: [""], resources: [configmaps], resourceNames: [student-distiller], verbs: [get]}  # it owns the Jobs
 """
 
 from __future__ import annotations
@@ -122,7 +123,14 @@ class KubernetesJobs:
             name = str(job["metadata"]["name"])
             if name != job_name(assignment) and not has_ended(job):
                 await _deleted(cluster, name)
-        manifest = job_manifest(assignment, self.settings, memory_bytes=self.memory_bytes, device=self.device)
+        owner = await cluster.config_map(self.settings.config_map)
+        manifest = job_manifest(
+            assignment,
+            self.settings,
+            owner_uid=owner["metadata"]["uid"],
+            memory_bytes=self.memory_bytes,
+            device=self.device,
+        )
         made = await cluster.create_job(manifest)
         structlog.get_logger().info("job of the cluster", job=assignment.job_id, made=made)
 

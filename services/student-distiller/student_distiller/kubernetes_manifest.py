@@ -13,8 +13,9 @@ called `NAME-INDEX` and find each other by these names through a headless Servic
       selector: {app.kubernetes.io/component: distillation}
       ports: [{name: rendezvous, port: 29400}]
 
-A Pod reads the service's own settings from one ConfigMap, as variables, and all secrets from one Secret, as files that
-those variables name. The manifest holds neither: it can be read by whoever may look at Jobs.
+A Pod reads the service's own settings from one ConfigMap, as variables, and secrets from Secrets, as files that those
+variables name. The manifest holds neither: it can be read by whoever may look at Jobs. The ConfigMap owns the Job, and
+takes it along when it is deleted: where the service was uninstalled, nothing goes on.
 
 Pods keep the *restricted* Pod Security Standard.
 """
@@ -22,6 +23,7 @@ Pods keep the *restricted* Pod Security Standard.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -43,7 +45,7 @@ INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 """Where Kubernetes writes a Pod's number."""
 
 SECRET_FOLDER = "/etc/tutelage/secrets"  # noqa: S105 - a folder
-"""Where a Pod finds the keys of the Secret as files; read-only."""
+"""Where a Pod finds each Secret as a folder of its name, with a file for each key; read-only."""
 
 SCRATCH_FOLDER = "/scratch"
 """The one place where a Pod can write: checkpoints that are being made, and temporary files."""
@@ -72,8 +74,8 @@ class KubernetesSettings:
     """Kubeconfig file of the cluster. Absent: the one that this service runs in, by its service account."""
     config_map: str = "student-distiller"
     """ConfigMap whose entries are the variables of a Pod; those of this service fit."""
-    secret: str = "student-distiller"  # noqa: S105 - a name
-    """Secret that a Pod finds as files in /etc/tutelage/secrets."""
+    secrets: tuple[str, ...] = ("student-distiller",)
+    """Secrets that a Pod finds as files in /etc/tutelage/secrets/NAME; separated by commas."""
     service: str = "distillations"
     """Headless Service by which the Pods of a job find each other."""
     service_account: str = "default"
@@ -84,6 +86,8 @@ class KubernetesSettings:
     """Cores that each process asks for; it uses as many threads, rounded up."""
     scratch_bytes: Annotated[int, Range(64 << 20)] = 4 << 30
     """Largest size of the folder for checkpoints on their way to the object store."""
+    labels: tuple[str, ...] = ()
+    """Further labels of Jobs and Pods, written key=value; separated by commas."""
     node_selector: tuple[str, ...] = ()
     """Labels, written key=value, that the nodes must bear; separated by commas."""
     start_within: Annotated[timedelta, Range(10, 86_400)] = timedelta(minutes=10)
@@ -91,8 +95,9 @@ class KubernetesSettings:
 
     def __post_init__(self) -> None:
         """Refuse labels that are none."""
-        if not all("=" in label for label in self.node_selector):
-            raise ValueError("node_selector takes key=value, separated by commas")
+        for name in ("labels", "node_selector"):
+            if not all("=" in label for label in getattr(self, name)):
+                raise ValueError(f"{name} takes key=value, separated by commas")
 
     def checked(self) -> KubernetesSettings:
         """These settings, which suffice to make Jobs.
@@ -110,9 +115,10 @@ def job_name(assignment: Assignment) -> str:
     return f"distill-{assignment.job_id}-{assignment.holder[:8]}"
 
 
-def job_labels(assignment: Assignment) -> dict[str, str]:
+def job_labels(assignment: Assignment, settings: KubernetesSettings) -> dict[str, str]:
     """Labels of the Job and of its Pods."""
     return {
+        **_pairs(settings.labels),
         **_COMPONENT,
         "app.kubernetes.io/managed-by": "student-distiller",
         LABEL_JOB: assignment.job_id,
@@ -132,20 +138,28 @@ def index_of(pod: Any) -> str:
 
 
 def job_manifest(
-    assignment: Assignment, settings: KubernetesSettings, *, memory_bytes: int, device: str
+    assignment: Assignment, settings: KubernetesSettings, *, owner_uid: str, memory_bytes: int, device: str
 ) -> dict[str, Any]:
     """The Job of one delivery.
 
     Args:
         assignment: what is to be run.
         settings: where and as whom.
+        owner_uid: of the ConfigMap that the settings name.
         memory_bytes: resident memory of each process that asks for no other limit.
         device: `cuda` gives each process a GPU.
     """
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": job_name(assignment), "namespace": settings.namespace, "labels": job_labels(assignment)},
+        "metadata": {
+            "name": job_name(assignment),
+            "namespace": settings.namespace,
+            "labels": job_labels(assignment, settings),
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "ConfigMap", "name": settings.config_map, "uid": owner_uid}
+            ],
+        },
         "spec": {
             "completionMode": "Indexed",
             "completions": assignment.processes,
@@ -163,7 +177,7 @@ def job_manifest(
             "activeDeadlineSeconds": math.ceil(assignment.time_left.total_seconds()),
             "ttlSecondsAfterFinished": round(KEEP_FINISHED.total_seconds()),
             "template": {
-                "metadata": {"labels": job_labels(assignment)},
+                "metadata": {"labels": job_labels(assignment, settings)},
                 "spec": _pod(assignment, settings, memory_bytes, device),
             },
         },
@@ -178,7 +192,7 @@ def _pod(assignment: Assignment, settings: KubernetesSettings, memory_bytes: int
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # a variable for each Service of the namespace, of which none is wanted
         "terminationGracePeriodSeconds": math.ceil(STOP_GRACE.total_seconds()),
-        "nodeSelector": dict(label.split("=", 1) for label in settings.node_selector),
+        "nodeSelector": _pairs(settings.node_selector),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": settings.user_id,
@@ -188,7 +202,10 @@ def _pod(assignment: Assignment, settings: KubernetesSettings, memory_bytes: int
         },
         "containers": [_container(assignment, settings, memory_bytes, device)],
         "volumes": [
-            {"name": "secrets", "secret": {"secretName": settings.secret, "defaultMode": 0o440}},
+            *(
+                {"name": f"secret-{number}", "secret": {"secretName": name, "defaultMode": 0o440}}
+                for number, name in enumerate(settings.secrets)
+            ),
             {"name": "scratch", "emptyDir": {"sizeLimit": str(settings.scratch_bytes)}},
         ],
     }
@@ -211,7 +228,10 @@ def _container(assignment: Assignment, settings: KubernetesSettings, memory_byte
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            {"name": "secrets", "mountPath": SECRET_FOLDER, "readOnly": True},
+            *(
+                {"name": f"secret-{number}", "mountPath": f"{SECRET_FOLDER}/{name}", "readOnly": True}
+                for number, name in enumerate(settings.secrets)
+            ),
             {"name": "scratch", "mountPath": SCRATCH_FOLDER},
         ],
     }
@@ -247,3 +267,7 @@ def _resources(assignment: Assignment, settings: KubernetesSettings, memory_byte
         "requests": {"cpu": f"{math.ceil(settings.cpu * 1000)}m", "memory": memory, **gpu},
         "limits": {"memory": memory, **gpu},
     }
+
+
+def _pairs(labels: Sequence[str]) -> dict[str, str]:
+    return dict(label.split("=", 1) for label in labels)
