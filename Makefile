@@ -38,12 +38,26 @@ BUF := $(BUF_FOLDER)/node_modules/.bin/buf
 NO_NPM := protos/ was not linted: buf needs npm (on Debian and Ubuntu apt-get install npm). Where CI is set this fails.
 AGAINST ?= main
 
+# Container images: tutelage/NAME:IMAGE_TAG. IMAGE_TARGET=dev builds the ones that restart when a source changes.
+IMAGES ?= model-registry student-distiller teacher-inference torchserve device-sim
+IMAGE_TAG ?= dev
+IMAGE_TARGET ?= service
+IMAGE_ARGS ?=
+image_folder = $(or $(filter device-sim,$(1)),services/$(if $(filter torchserve,$(1)),teacher-inference,$(1)))
+image_target = $(if $(filter torchserve,$(1)),torchserve,$(IMAGE_TARGET))
+IMAGE_REVISION = $(shell git rev-parse HEAD 2>/dev/null)
+IMAGE_CREATED = $(shell git show --no-patch --format=%cI HEAD 2>/dev/null)
+IMAGE_VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# What lists their content, in an environment of its own.
+SBOM := $(VENV)/sbom
+SBOM_FOLDER := out/sbom
+
 LAYOUT_TESTS := tests/unit/test_layout.py tests/unit/test_boundaries.py tests/unit/test_repository_words.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv face demo torchserve test e2e faults check registry-alone fmt bench clean proto proto-check proto-lint proto-breaking
+.PHONY: help venv face demo torchserve test e2e faults check registry-alone images sbom fmt bench clean proto proto-check proto-lint proto-breaking
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -92,6 +106,19 @@ registry-alone: | $(BIN)/pip ## tell whether the registry installs and starts wi
 	$(VENV)/registry-alone/bin/python -c 'import importlib.util as u, model_registry.service, model_registry.redis_index; \
 		assert not u.find_spec("torch"), "torch came along"'
 	rm -rf $(VENV)/registry-alone
+
+images: $(IMAGES:%=image-%) ## build the container images IMAGES (all by default) with the tag IMAGE_TAG (dev)
+
+.PHONY: $(IMAGES:%=image-%) $(IMAGES:%=sbom-%)
+$(IMAGES:%=image-%): image-%:
+	docker build --tag tutelage/$*:$(IMAGE_TAG) --file $(call image_folder,$*)/Dockerfile --target $(call image_target,$*) \
+		--build-arg VERSION=$(IMAGE_VERSION) --build-arg REVISION=$(IMAGE_REVISION) --build-arg CREATED=$(IMAGE_CREATED) \
+		$(IMAGE_ARGS) .
+
+sbom: $(IMAGES:%=sbom-%) ## list what is inside the images, one CycloneDX document each, in out/sbom
+
+$(IMAGES:%=sbom-%): sbom-%: $(SBOM)/.installed
+	$(SBOM)/bin/python docs/image_sbom.py tutelage/$*:$(IMAGE_TAG) $(SBOM_FOLDER)/$*.cdx.json
 
 fmt: $(DEV_STAMP) ## fix what `check` can fix
 	$(BIN)/ruff check --fix-only .
@@ -152,4 +179,9 @@ $(MLSERVER)/.installed: services/teacher-inference/pyproject.toml | $(DEV_STAMP)
 	$(MLSERVER)/bin/python -m pip install -c constraints.txt 'mlserver>=1.7'
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 		> "$$($(MLSERVER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	@touch $@
+
+$(SBOM)/.installed: | $(BIN)/pip
+	$(BIN)/python -m venv --clear $(SBOM)
+	$(SBOM)/bin/python -m pip install 'cyclonedx-bom>=7'
 	@touch $@
