@@ -12,6 +12,8 @@ import typer
 
 from tutelage.archive import unpack
 from tutelage.canonical import parse_canonical
+from tutelage.commands.publish import adopt, publish
+from tutelage.commands.reaching import way, with_options_of
 from tutelage.errors import Code, PackageError
 from tutelage.files import read_bytes
 from tutelage.package import MANIFEST, MAX_PACKAGE_BYTES, read_package
@@ -20,6 +22,9 @@ from tutelage.signing import read_public_key
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Look into student packages and verify them.")
+
+app.command()(adopt)
+app.command()(with_options_of(way, publish))
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A student package.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document instead of lines.")]
@@ -60,7 +65,7 @@ def _manifest_bytes(file: Path) -> bytes:
     members = unpack(data)
     if MANIFEST not in members:
         raise PackageError(Code.PACKAGE_INCOMPLETE, f"{file} lacks {MANIFEST}: it is no student package")
-    return members[MANIFEST]
+    return bytes(members[MANIFEST])
 
 
 def _unreadable(file: Path) -> PackageError:
