@@ -24,7 +24,7 @@ import typer
 from typer.core import TyperGroup
 
 from tutelage import __version__
-from tutelage.commands import data_set, manifest, package, teacher
+from tutelage.commands import data_set, manifest, package, queue, teacher
 from tutelage.commands.distil import distil
 from tutelage.commands.entry import load_command
 from tutelage.commands.up import up
@@ -94,6 +94,7 @@ def build_command(entries: Iterable[EntryPoint]) -> CommandLine:
     app.add_typer(manifest.app, name="manifest")
     app.add_typer(teacher.app, name="teacher")
     app.add_typer(data_set.app, name="data-set")
+    app.add_typer(queue.app, name="queue")
     app.command()(distil)
     app.command()(up)
     command = typer.main.get_command(app)
