@@ -39,8 +39,8 @@ def pack(members: Mapping[str, bytes]) -> bytes:
     return b"".join([*local, _directory(described, offset)])
 
 
-def unpack(data: bytes | memoryview) -> dict[str, bytes]:
-    """The members of an archive that `pack` could have made, in their order.
+def unpack(data: bytes | memoryview) -> dict[str, memoryview]:
+    """The members of an archive that `pack` could have made, in their order, where they lie in `data`: not copies.
 
     Raises:
         PackageError: `package-corrupt`, anything else, with the first fault found.
@@ -48,7 +48,7 @@ def unpack(data: bytes | memoryview) -> dict[str, bytes]:
     view = memoryview(data)
     if view[:4] != _LOCAL_SIGNATURE:
         raise _corrupt("it does not begin like a zip archive")
-    members: dict[str, bytes] = {}
+    members: dict[str, memoryview] = {}
     described, offset = [], 0
     while view[offset : offset + 4] == _LOCAL_SIGNATURE:
         member, content = _read(view, offset)
@@ -100,7 +100,7 @@ def _directory(members: Sequence[_Member], offset: int) -> bytes:
     return directory + _END.pack(_END_SIGNATURE, 0, 0, len(members), len(members), len(directory), offset, 0)
 
 
-def _read(view: memoryview, offset: int) -> tuple[_Member, bytes]:
+def _read(view: memoryview, offset: int) -> tuple[_Member, memoryview]:
     """The member at `offset` and its content."""
     if len(view) < offset + _LOCAL.size:
         raise _corrupt("it ends in the middle of a header")
@@ -111,7 +111,7 @@ def _read(view: memoryview, offset: int) -> tuple[_Member, bytes]:
         raise _corrupt(f"it holds a member of an unsuitable name, {name[:80]!r}")
     if method != _STORED or extra_length:
         raise _corrupt(f"{name} is compressed or carries extra fields")
-    content = bytes(view[start : start + size])
+    content = view[start : start + size]
     if len(content) != size:
         raise _corrupt(f"it ends in the middle of {name}")
     if zlib.crc32(content) != crc:

@@ -34,25 +34,24 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from safetensors import SafetensorError, deserialize
 
 from tutelage.archive import pack, unpack
 from tutelage.canonical import canonical_json, parse_canonical
 from tutelage.errors import Code, PackageError, UsageError
 from tutelage.files import atomic_write, read_bytes
-from tutelage.impostors import open_impostors, seal_impostors
 from tutelage.package_info import PackageInfo
 from tutelage.signing import is_signed_by
+from tutelage.weights_header import tensors_in
 
 __all__ = [
     "MAX_PACKAGE_BYTES",
     "PackageInfo",
+    "PackageManifest",
     "StudentPackage",
     "build_package",
-    "open_impostors",
     "read_package",
-    "seal_impostors",
     "space_of",
+    "verify_package",
     "write_package",
 ]
 
@@ -73,22 +72,15 @@ _FIELDS = frozenset(
 # What a signature covers begins with these words, so that a device's key cannot be brought to sign a package by
 # passing off one as something else.
 _SIGNED_AS = b"tutelage student package\n"
+_Members = Mapping[str, bytes] | Mapping[str, memoryview]
 
 
 @dataclass(frozen=True)
-class StudentPackage:
-    """The verified content of a package."""
+class PackageManifest:
+    """What a verified package says of itself."""
 
     manifest: Mapping[str, Any]
     """The fields listed at the top of this module."""
-    weights: bytes = field(repr=False)
-    """Tensors in the safetensors format."""
-    calibration: Mapping[str, Any] = field(repr=False)
-    """JSON form of a calibration."""
-    impostors: bytes = field(repr=False)
-    """For `open_impostors`, with the fleet's key."""
-    signature: bytes = field(repr=False)
-    """64 bytes, Ed25519."""
 
     @property
     def digest(self) -> str:
@@ -104,6 +96,20 @@ class StudentPackage:
     def space(self) -> str:
         """Id of the embedding space of its features."""
         return str(self.manifest["space"])
+
+
+@dataclass(frozen=True)
+class StudentPackage(PackageManifest):
+    """The verified content of a package."""
+
+    weights: bytes = field(repr=False)
+    """Tensors in the safetensors format."""
+    calibration: Mapping[str, Any] = field(repr=False)
+    """JSON form of a calibration."""
+    impostors: bytes = field(repr=False)
+    """For `tutelage.impostors.open_impostors`, with the fleet's key."""
+    signature: bytes = field(repr=False)
+    """64 bytes, Ed25519."""
 
 
 def space_of(weights: bytes, readout: str) -> str:
@@ -160,19 +166,37 @@ def read_package(source: Path | bytes | memoryview, *, trusted: Sequence[Ed25519
         StorageError: `storage-failed`, the file cannot be read.
     """
     data = read_bytes(source, at_most=MAX_PACKAGE_BYTES + 1) if isinstance(source, Path) else source
+    members, manifest, calibration = _verified(data, trusted)
+    weights, impostors, signature = (bytes(members[name]) for name in (WEIGHTS, IMPOSTORS, SIGNATURE))
+    return StudentPackage(manifest, weights, calibration, impostors, signature)
+
+
+def verify_package(data: bytes | memoryview, *, trusted: Sequence[Ed25519PublicKey]) -> PackageManifest:
+    """What a package says of itself, after the checks of `read_package`; nothing of its bytes is copied.
+
+    Raises:
+        PackageError: as `read_package`.
+    """
+    _, manifest, _ = _verified(data, trusted)
+    return PackageManifest(manifest)
+
+
+def _verified(
+    data: bytes | memoryview, trusted: Sequence[Ed25519PublicKey]
+) -> tuple[Mapping[str, memoryview], dict[str, Any], dict[str, Any]]:
+    """Members, manifest and calibration of a package that is whole and signed by one of `trusted`."""
     if len(data) > MAX_PACKAGE_BYTES:
         raise _too_large()
     members = unpack(data)
     _check_names(members)
-    if not is_signed_by(trusted, members[SIGNATURE], _SIGNED_AS + members[MANIFEST]):
+    if not is_signed_by(trusted, bytes(members[SIGNATURE]), _SIGNED_AS + bytes(members[MANIFEST])):
         raise PackageError(
             Code.PACKAGE_SIGNATURE,
             "no trusted key signed this package: get it from its maker, or trust the maker's key",
         )
     manifest = _parsed(members, MANIFEST)
     _check_manifest(manifest, members)
-    calibration = _parsed(members, CALIBRATION)
-    return StudentPackage(manifest, members[WEIGHTS], calibration, members[IMPOSTORS], members[SIGNATURE])
+    return members, manifest, _parsed(members, CALIBRATION)
 
 
 def _manifest(info: PackageInfo, members: Mapping[str, bytes]) -> dict[str, Any]:
@@ -196,23 +220,22 @@ def _info(manifest: Mapping[str, Any]) -> PackageInfo:
     return PackageInfo(**texts, parent=manifest["lineage"]["parent"], training=manifest["lineage"]["training"])
 
 
-def _described(members: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+def _described(members: _Members) -> dict[str, dict[str, Any]]:
     return {
         name: {"bytes": len(members[name]), "sha256": hashlib.sha256(members[name]).hexdigest()}
         for name in (CALIBRATION, IMPOSTORS, WEIGHTS)
     }
 
 
-def _tensors(weights: bytes) -> dict[str, dict[str, Any]]:
-    """Type and shape of each tensor, from the header of a safetensors file."""
+def _tensors(weights: bytes | memoryview) -> dict[str, dict[str, Any]]:
+    """Type and shape of each tensor."""
     try:
-        found: list[tuple[str, dict[str, Any]]] = deserialize(weights)  # type: ignore[no-untyped-call]
-    except SafetensorError as error:
+        return tensors_in(weights)
+    except ValueError as error:
         raise _corrupt(f"{WEIGHTS} is not in the safetensors format") from error
-    return {name: {"dtype": tensor["dtype"], "shape": list(tensor["shape"])} for name, tensor in found}
 
 
-def _check_names(members: Mapping[str, bytes]) -> None:
+def _check_names(members: _Members) -> None:
     if SIGNATURE not in members:
         raise PackageError(Code.PACKAGE_SIGNATURE, "the package is not signed: get it from its maker")
     if missing := [name for name in _MEMBERS if name not in members]:
@@ -222,9 +245,9 @@ def _check_names(members: Mapping[str, bytes]) -> None:
         raise _corrupt(f"{', '.join(surplus)} does not belong in it" if surplus else "its members are out of order")
 
 
-def _parsed(members: Mapping[str, bytes], name: str) -> dict[str, Any]:
+def _parsed(members: _Members, name: str) -> dict[str, Any]:
     try:
-        value = parse_canonical(members[name])
+        value = parse_canonical(bytes(members[name]))
     except ValueError as error:
         raise _corrupt(f"{name} is not in canonical JSON") from error
     if not isinstance(value, dict):
@@ -232,7 +255,7 @@ def _parsed(members: Mapping[str, bytes], name: str) -> dict[str, Any]:
     return value
 
 
-def _check_manifest(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
+def _check_manifest(manifest: Mapping[str, Any], members: _Members) -> None:
     """Refuse a signed manifest that is of another format, breaks its rules or speaks of other members."""
     if manifest.get("format") != FORMAT:
         raise _corrupt(f"it is of format {manifest.get('format')}, this release reads {FORMAT}")
@@ -252,7 +275,7 @@ def _check_manifest(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -
         raise _corrupt("its space is not that of its weights")
 
 
-def _check_members(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
+def _check_members(manifest: Mapping[str, Any], members: _Members) -> None:
     described = _described(members)
     if manifest["members"] != described:
         raise _corrupt(f"its members are not those of {MANIFEST}")

@@ -153,5 +153,5 @@ class RegistryClient:
         return self._channel.ask(method, request, timeout=self._timeout)
 
 
-def _digest(data: bytes | bytearray) -> str:
+def _digest(data: bytes | bytearray | memoryview) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -35,6 +35,13 @@ def test_unpacks_what_was_packed_in_order() -> None:
     assert list(unpack(pack(MEMBERS)).items()) == list(MEMBERS.items())
 
 
+def test_members_lie_where_they_came_from():
+    data = bytearray(pack(MEMBERS))
+    content = unpack(data)["two.bin"]
+    data[data.index(MEMBERS["two.bin"])] = 7
+    assert content[0] == 7
+
+
 def test_a_common_tool_opens_it() -> None:
     with zipfile.ZipFile(io.BytesIO(pack(MEMBERS))) as archive:
         assert archive.testzip() is None

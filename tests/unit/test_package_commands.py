@@ -121,7 +121,7 @@ def test_a_key_file_that_holds_no_key_ends_in_a_code(run, package: Path):
 
 def test_show_lets_no_control_character_through(run, package: Path):
     members = unpack(package.read_bytes())
-    manifest = json.loads(members[MANIFEST]) | {"name": "\x1b[2Jgone", "\x1b]0;title": "[red]not markup[/red]"}
+    manifest = json.loads(bytes(members[MANIFEST])) | {"name": "\x1b[2Jgone", "\x1b]0;title": "[red]not markup[/red]"}
     package.write_bytes(pack(members | {MANIFEST: canonical_json(manifest)}))
     for words in ([], ["--json"]):
         status, out, _ = run("package", "show", package, *words)

@@ -13,6 +13,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from model_registry.uploads import Upload
+from tutelage.allocator import fresh_memory
 from tutelage.errors import Code, ObjectError, RequestError, ServiceError
 from tutelage.objects import ObjectStore, Stored
 
@@ -55,7 +56,7 @@ class Arrival:
         self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
         self._objects = objects
         self._storing = asyncio.ensure_future(self._put(self._read()))
-        self._kept = memoryview(bytearray(upload.size_bytes))  # memory is taken when it is written to
+        self._kept = fresh_memory(upload.size_bytes)  # taken when it is written to
         self.size = 0
         """Bytes that have arrived."""
 

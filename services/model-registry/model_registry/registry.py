@@ -27,7 +27,7 @@ from model_registry.uploads import Upload, Uploads
 from model_registry.versions import VERSIONS_PREFIX, Lineage, Version, version_key
 from tutelage.errors import Code, ObjectError, PackageError, RequestError
 from tutelage.objects import ObjectStore, object_key
-from tutelage.package import StudentPackage, read_package
+from tutelage.package import PackageManifest, verify_package
 from tutelage.paging import page_token, place_in
 from tutelage.stored_packages import StoredPackage, point_to_package
 
@@ -140,13 +140,13 @@ class Registry:
         await self._do(self._uploads.drop, upload)
         return version
 
-    def _verified(self, data: bytes | memoryview, upload: Upload) -> StudentPackage:
-        """The package in these bytes, which the store compares with `file_digest`, if it is the one of `upload`.
+    def _verified(self, data: bytes | memoryview, upload: Upload) -> PackageManifest:
+        """What the package in these bytes says of itself; `file_digest` is left to the store to compare.
 
         Raises:
             PackageError: It is not, it is damaged, or nobody trusted signed it.
         """
-        package = read_package(data, trusted=self._trusted)
+        package = verify_package(data, trusted=self._trusted)
         if package.digest != upload.digest:
             raise PackageError(Code.PACKAGE_CORRUPT, f"the bytes are the package {package.digest}, not digest")
         return package
@@ -164,7 +164,7 @@ class Registry:
         data = await self._do(lambda: b"".join(self._objects.read(object_key(upload.file_digest))))
         return await self._publish(await self._do(self._verified, data, upload), upload, lineage)
 
-    async def _publish(self, package: StudentPackage, upload: Upload, lineage: Lineage) -> Version:
+    async def _publish(self, package: PackageManifest, upload: Upload, lineage: Lineage) -> Version:
         """Write the manifest, once, and tell the index."""
         version = Version.of(
             package,

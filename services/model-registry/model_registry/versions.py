@@ -17,7 +17,7 @@ from typing import Any
 from tutelage.canonical import canonical_json, parse_canonical
 from tutelage.errors import Code, ObjectError
 from tutelage.objects import object_key
-from tutelage.package import StudentPackage
+from tutelage.package import PackageManifest
 
 __all__ = ["VERSIONS_PREFIX", "Lineage", "Version", "version_key"]
 
@@ -65,7 +65,7 @@ class Version:
 
     @classmethod
     def of(
-        cls, package: StudentPackage, *, file_digest: str, size_bytes: int, lineage: Lineage, now: datetime
+        cls, package: PackageManifest, *, file_digest: str, size_bytes: int, lineage: Lineage, now: datetime
     ) -> Version:
         """The version that a verified `package` makes."""
         info = package.info
