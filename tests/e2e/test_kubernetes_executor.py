@@ -110,6 +110,10 @@ async def started(node: Node, assignment: Assignment) -> list[str]:
     return pods
 
 
+def owner_of(plane: ControlPlane) -> str:
+    return plane.call("GET", f"{CONFIG_MAPS}/student-distiller")[1]["metadata"]["uid"]
+
+
 def jobs_of(plane: ControlPlane, assignment: Assignment) -> list[dict[str, Any]]:
     return plane.call("GET", f"{JOBS}?labelSelector={selector(assignment.job_id)}")[1]["items"]
 
@@ -145,7 +149,9 @@ async def test_a_job_becomes_pods_that_a_restricted_namespace_admits_and_ends_we
 async def test_a_restricted_namespace_would_not_admit_lesser_pods_and_that_is_told(
     make: Executor, plane: ControlPlane, assignment: Assignment
 ):
-    manifest = job_manifest(assignment, make.jobs.settings, owner_uid="1", memory_bytes=1 << 30, device="cpu")
+    manifest = job_manifest(
+        assignment, make.jobs.settings, owner_uid=owner_of(plane), memory_bytes=1 << 30, device="cpu"
+    )
     del manifest["spec"]["template"]["spec"]["containers"][0]["securityContext"]
     await asyncio.to_thread(plane.make, JOBS, manifest)
     await asyncio.sleep(2)
@@ -156,7 +162,9 @@ async def test_a_restricted_namespace_would_not_admit_lesser_pods_and_that_is_to
 
 
 async def test_the_server_judges_the_manifest_without_making_it(plane: ControlPlane, make: Executor, assignment):
-    manifest = job_manifest(assignment, make.jobs.settings, owner_uid="1", memory_bytes=1 << 30, device="cuda")
+    manifest = job_manifest(
+        assignment, make.jobs.settings, owner_uid=owner_of(plane), memory_bytes=1 << 30, device="cuda"
+    )
     async with open_cluster(NAMESPACE, plane.kubeconfig(DISTILLER)) as cluster:
         assert await cluster.create_job(manifest, dry_run=True)
         assert jobs_of(plane, assignment) == []
@@ -182,7 +190,9 @@ async def test_whoever_gets_the_job_of_a_killed_worker_goes_on_with_its_processe
     plane: ControlPlane, make: Executor, node: Node, assignment: Assignment
 ):
     assert await make.jobs.holder(assignment.job_id) is None
-    manifest = job_manifest(assignment, make.jobs.settings, owner_uid="1", memory_bytes=1 << 30, device="cpu")
+    manifest = job_manifest(
+        assignment, make.jobs.settings, owner_uid=owner_of(plane), memory_bytes=1 << 30, device="cpu"
+    )
     async with open_cluster(NAMESPACE, plane.kubeconfig(DISTILLER)) as cluster:
         await cluster.create_job(manifest)  # and then its worker is killed
     pods = await started(node, assignment)
@@ -204,7 +214,7 @@ async def test_what_another_delivery_left_behind_goes_first(
     old = replace(assignment, holder=secrets.token_hex(16))
     async with open_cluster(NAMESPACE, plane.kubeconfig(DISTILLER)) as cluster:
         await cluster.create_job(
-            job_manifest(old, make.jobs.settings, owner_uid="1", memory_bytes=1 << 30, device="cpu")
+            job_manifest(old, make.jobs.settings, owner_uid=owner_of(plane), memory_bytes=1 << 30, device="cpu")
         )
     await asyncio.to_thread(node.pods, 3, selector(old.job_id, old.holder))
     async with make.running(assignment):
@@ -361,7 +371,9 @@ async def test_a_quota_that_is_used_up_may_pass(plane: ControlPlane, make: Execu
     path = f"/api/v1/namespaces/{NAMESPACE}/resourcequotas"
     await asyncio.to_thread(plane.make, path, {"metadata": {"name": "q"}, "spec": {"hard": {"count/jobs.batch": "0"}}})
     await asyncio.sleep(1)
-    manifest = job_manifest(assignment, make.jobs.settings, owner_uid="1", memory_bytes=1 << 30, device="cpu")
+    manifest = job_manifest(
+        assignment, make.jobs.settings, owner_uid=owner_of(plane), memory_bytes=1 << 30, device="cpu"
+    )
     try:
         async with open_cluster(NAMESPACE, plane.kubeconfig(ADMIN)) as cluster:
             with pytest.raises(TutelageError) as caught:

@@ -162,7 +162,7 @@ async def distiller_process(
     plane: ControlPlane, places: StoresSettings, folder: Path
 ) -> AsyncIterator[tuple[Distiller, ServiceProcess]]:
     """A distiller as a process of its own, which a test kills, and what a test has of one."""
-    here = {name: value.replace(SECRET_FOLDER, str(folder)) for name, value in variables(places).items()}
+    here = {name: value.replace(SECRETS, str(folder)) for name, value in variables(places).items()}
     keys = Keys(folder)
     teacher = ResidualTeacher.load(write_teacher(folder / "teacher.safetensors"))
     async with serving_teacher(teacher) as (servicer, address), open_stores(places) as stores:

@@ -144,6 +144,14 @@ def test_secrets_are_named_and_never_written_out():
     assert not any(re.search(r"key|secret|password|token", name, re.IGNORECASE) for name in values)
 
 
+def test_single_keys_of_a_secret_are_all_that_a_pod_sees_of_it():
+    job = made(settings=replace(SETTINGS, secrets=("keys/signer.pem", "redis", "keys/data.key")))
+    assert [volume["secret"].get("items") for volume in pod_of(job)["volumes"] if "secret" in volume] == [
+        [{"key": "signer.pem", "path": "signer.pem"}, {"key": "data.key", "path": "data.key"}],
+        None,
+    ]
+
+
 def test_it_is_an_indexed_job_that_fails_as_a_whole_and_ends_by_itself():
     spec = made()["spec"]
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)

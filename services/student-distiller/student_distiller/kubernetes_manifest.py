@@ -75,7 +75,8 @@ class KubernetesSettings:
     config_map: str = "student-distiller"
     """ConfigMap whose entries are the variables of a Pod; those of this service fit."""
     secrets: tuple[str, ...] = ("student-distiller",)
-    """Secrets that a Pod finds as files in /etc/tutelage/secrets/NAME; separated by commas."""
+    """Secrets, or keys of them as NAME/KEY, that a Pod finds as files /etc/tutelage/secrets/NAME/KEY; separated by
+    commas."""
     service: str = "distillations"
     """Headless Service by which the Pods of a job find each other."""
     service_account: str = "default"
@@ -202,10 +203,7 @@ def _pod(assignment: Assignment, settings: KubernetesSettings, memory_bytes: int
         },
         "containers": [_container(assignment, settings, memory_bytes, device)],
         "volumes": [
-            *(
-                {"name": f"secret-{number}", "secret": {"secretName": name, "defaultMode": 0o440}}
-                for number, name in enumerate(settings.secrets)
-            ),
+            *({"name": f"secret-{number}", "secret": secret} for number, secret in enumerate(_secrets(settings))),
             {"name": "scratch", "emptyDir": {"sizeLimit": str(settings.scratch_bytes)}},
         ],
     }
@@ -229,12 +227,23 @@ def _container(assignment: Assignment, settings: KubernetesSettings, memory_byte
         },
         "volumeMounts": [
             *(
-                {"name": f"secret-{number}", "mountPath": f"{SECRET_FOLDER}/{name}", "readOnly": True}
-                for number, name in enumerate(settings.secrets)
+                {"name": f"secret-{number}", "mountPath": f"{SECRET_FOLDER}/{secret['secretName']}", "readOnly": True}
+                for number, secret in enumerate(_secrets(settings))
             ),
             {"name": "scratch", "mountPath": SCRATCH_FOLDER},
         ],
     }
+
+
+def _secrets(settings: KubernetesSettings) -> list[dict[str, Any]]:
+    """The volume of each Secret, with those of its keys that are named, or all of them."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in settings.secrets:
+        name, _, key = entry.partition("/")
+        volume = found.setdefault(name, {"secretName": name, "defaultMode": 0o440})
+        if key:
+            volume.setdefault("items", []).append({"key": key, "path": key})
+    return list(found.values())
 
 
 def _command(assignment: Assignment, settings: KubernetesSettings) -> list[str]:
