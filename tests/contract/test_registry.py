@@ -128,6 +128,25 @@ async def test_a_version_can_be_found_by_who_goes_on_from_its_package(tmp_path):
     assert found.digest == digest(data)
 
 
+async def test_uploads_that_stand_still_keep_nobody_waiting(registry):
+    standing, go_on = [student_package(f"v{number}") for number in range(2, 36)], asyncio.Event()
+
+    async def slow(data):
+        for message in parts(data, 0, len(data) - 1):
+            yield message
+        await go_on.wait()
+        yield pb.CreateVersionRequest(chunk=data[-1:])
+
+    async with registry() as channel:
+        stub = await ready(channel)
+        calls = [asyncio.ensure_future(stub.CreateVersion(slow(data), timeout=3 * SECONDS)) for data in standing]
+        await asyncio.sleep(0.5)
+        version = await create(stub, student_package("v1"))
+        assert await download(stub, version.digest) == student_package("v1")
+        go_on.set()
+        assert [answer.version.digest for answer in await asyncio.gather(*calls)] == [digest(d) for d in standing]
+
+
 async def test_a_broken_upload_goes_on_where_it_stopped(registry):
     data = student_package("v1", ballast=BALLAST)
     async with registry() as channel:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
 
@@ -55,7 +56,9 @@ class Arrival:
         self._upload = upload
         self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
         self._objects = objects
-        self._storing = asyncio.ensure_future(self._put(self._read()))
+        # Its own: it waits for a sender who may be slow, and the threads that all calls share must not wait so long.
+        self._thread = ThreadPoolExecutor(1, "arrival")
+        self._storing = self._put(self._read())
         self._kept = fresh_memory(upload.size_bytes)  # taken when it is written to
         self.size = 0
         """Bytes that have arrived."""
@@ -95,15 +98,18 @@ class Arrival:
             if error.code is not Code.OBJECTS_UNAVAILABLE:
                 raise
             return await self._put(iter([bytes(self._kept)]))
+        finally:
+            self._thread.shutdown(wait=False)
 
-    async def _put(self, pieces: Iterator[bytes]) -> Stored:
+    def _put(self, pieces: Iterator[bytes]) -> asyncio.Future[Stored]:
         put = partial(self._objects.put, digest=self._upload.file_digest, size=self._upload.size_bytes)
-        return await asyncio.to_thread(put, pieces)
+        return asyncio.get_running_loop().run_in_executor(self._thread, put, pieces)
 
     async def cut(self) -> None:
         """End without a file; what arrived stays in `data`."""
         self._pieces.put(_CUT)
         await asyncio.gather(self._storing, return_exceptions=True)
+        self._thread.shutdown(wait=False)
 
     def _read(self) -> Iterator[bytes]:
         while (piece := self._pieces.get()) != _END:
