@@ -97,6 +97,7 @@ check: $(DEV_STAMP) proto-lint proto-check ## format, lint, types, layout, bound
 	$(BIN)/python docs/generate_speed.py --check
 	$(BIN)/python docs/generate_year.py --check
 	$(BIN)/python charts/generate_dashboard.py --check
+	$(BIN)/python charts/generate_readme.py --check
 	$(BIN)/python -m pytest -q $(LAYOUT_TESTS)
 
 # In an environment of its own, from built wheels, as an image would: what it must not need is not there.
@@ -129,6 +130,7 @@ fmt: $(DEV_STAMP) ## fix what `check` can fix
 	$(BIN)/python docs/generate_speed.py
 	$(BIN)/python docs/generate_year.py
 	$(BIN)/python charts/generate_dashboard.py
+	$(BIN)/python charts/generate_readme.py
 
 bench: $(DEMO_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## measure: BENCH=NAME runs benchmarks/NAME.py with ARGS
 	@test -f "benchmarks/$(BENCH).py" || { echo "name one with BENCH=: $(BENCHES)" >&2; exit 2; }
