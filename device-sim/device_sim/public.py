@@ -57,8 +57,11 @@ class Public:
 
     def references(self, place: int, count: int) -> list[Pixels]:
         """Enrolment captures of the person at that `place` in `names`, on a new sensor."""
-        number = self._number(place)
-        return [self._pressed(number, press, Condition()) for press in range(count)]
+        return [self.capture(place, press, Condition()) for press in range(count)]
+
+    def capture(self, place: int, press: int, condition: Condition) -> Pixels:
+        """What a sensor in that `condition` sees of this `press` of the person at that `place` in `names`."""
+        return self._pressed(self._number(place), press, condition)
 
     def visitor(self, visit: int, strangers: float) -> Visitor:
         """Who comes at `visit` (0 or more), where so large a share (0..1) of all visitors are strangers."""
