@@ -1,0 +1,64 @@
+"""Tests on a real cluster: the one that the kubeconfig leads to. They know nothing of it but how images get there.
+
+    make images && python -m pytest tests/cluster --image-loader 'kind load docker-image'
+
+Skipped without a cluster, and failing where TUTELAGE_CLUSTER is set.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from helm_release import SMALL, Release
+from kube import Namespace, namespace, reachable
+from real_servers import pytest_pyfunc_call
+
+__all__ = ["pytest_pyfunc_call"]
+
+PROGRAMS = ("helm", "kubectl")
+OURS = ("model-registry", "teacher-inference", "torchserve", "student-distiller", "device-sim")
+OTHERS = ("redis:7-bookworm", "minio/minio:RELEASE.2025-09-07T16-13-09Z")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("cluster")
+    group.addoption(
+        "--image-loader",
+        default="kind load docker-image",
+        help="Brings the images that it is given into the cluster; empty where they are there.",
+    )
+    group.addoption("--image-tag", default="dev", help="Tag of our images.")
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> str:
+    """A cluster that has the images; their tag."""
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing or not reachable():
+        why = f"not installed: {', '.join(missing)}" if missing else "no kubeconfig leads to a cluster that answers"
+        (pytest.fail if os.environ.get("TUTELAGE_CLUSTER") else pytest.skip)(why)
+    tag, loader = request.config.getoption("--image-tag"), request.config.getoption("--image-loader")
+    if loader:
+        images = [*OTHERS, *(f"tutelage/{name}:{tag}" for name in OURS)]
+        subprocess.run([*shlex.split(loader), *images], check=True, stdout=subprocess.DEVNULL)
+    return str(tag)
+
+
+@pytest.fixture(scope="session")
+def place(cluster: str) -> Iterator[Namespace]:
+    """The namespace of the release that tests share."""
+    with namespace("tutelage-shared") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def release(cluster: str, place: Namespace) -> Release:
+    """The release that tests share: a small one, with two devices."""
+    release = Release(place, cluster)
+    release.install({**SMALL, "devices": {"replicas": 2}})
+    return release

@@ -1,0 +1,101 @@
+"""A release of the chart in a namespace: installed, upgraded, called through forwarded ports, taken away."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from kube import Namespace
+
+from tutelage.channel import Channel, ChannelSettings
+from tutelage.settings import Address
+from tutelage.tls import ClientTls
+
+CHART = Path(__file__).resolve().parents[1] / "charts" / "tutelage"
+NAME = "tutelage"
+SMALL = {
+    "teacher": {"backend": "in-process"},
+    **{part: {"autoscaling": {"enabled": False}} for part in ("teacherInference", "studentDistiller", "modelRegistry")},
+}
+"""Values of a release that starts quickly on a small machine."""
+
+
+class RefusedError(AssertionError):
+    """helm ended with an error; its text says why."""
+
+
+def helm(*words: str, seconds: float = 600) -> str:
+    """What helm answers."""
+    done = subprocess.run(["helm", *words], capture_output=True, text=True, check=False, timeout=seconds)
+    if done.returncode:
+        raise RefusedError(done.stdout + done.stderr)
+    return done.stdout
+
+
+class Release:
+    """The release `tutelage` of a namespace."""
+
+    def __init__(self, namespace: Namespace, tag: str, chart: Path = CHART) -> None:
+        """Images bear the `tag`."""
+        self.namespace, self._tag, self._chart = namespace, tag, chart
+        self._folder = Path(tempfile.mkdtemp())
+
+    def install(self, values: Mapping[str, Any], *, seconds: int = 300) -> str:
+        """Install or upgrade, and wait until everything is ready; what helm says."""
+        words = ("upgrade", "--install", NAME, str(self._chart), *self._words(values))
+        return helm(*words, "--wait", "--timeout", f"{seconds}s", seconds=seconds + 30)
+
+    def refused(self, values: Mapping[str, Any]) -> str:
+        """What helm says to values that it refuses."""
+        try:
+            helm("upgrade", "--install", NAME, str(self._chart), *self._words(values), "--dry-run=server")
+        except RefusedError as refusal:
+            return str(refusal)
+        raise AssertionError("helm took these values")
+
+    def helm(self, *words: str, seconds: float = 600) -> str:
+        """What helm answers for this namespace."""
+        return helm(*words, "--namespace", self.namespace.name, seconds=seconds)
+
+    def uninstall(self) -> None:
+        """Take the release away and wait until that is done."""
+        self.helm("uninstall", NAME, "--wait", "--timeout", "180s")
+
+    def _words(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        path = self._folder / "values.json"
+        path.write_text(json.dumps({**values, "image": {"tag": self._tag, **values.get("image", {})}}))
+        return ("--namespace", self.namespace.name, "--values", str(path))
+
+    def certificate(self, component: str = "operator") -> ClientTls:
+        """The certificate of a component, as files of this machine."""
+        folder = self._folder / component
+        folder.mkdir(exist_ok=True)
+        for key, content in self.namespace.secret(f"{NAME}-{component}-tls").items():
+            (folder / key).write_bytes(content)
+        return ClientTls(True, folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
+
+    @contextmanager
+    def forwarded(self, target: str, port: int) -> Iterator[Address]:
+        """Where a port of a Pod, or of `service/NAME`, is reached from here."""
+        command = ["kubectl", "-n", self.namespace.name, "port-forward", target, f":{port}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                line = process.stdout.readline()
+                found = re.search(r"127\.0\.0\.1:(\d+)", line)
+                assert found, f"{target} cannot be reached: {line}"
+                yield Address("localhost", int(found[1]))
+            finally:
+                process.terminate()
+
+    @asynccontextmanager
+    async def calling(self, target: str, port: int = 50_051, *, who: str = "operator") -> AsyncIterator[Channel]:
+        """A channel to `service/NAME` or a Pod, with the certificate of `who`."""
+        with self.forwarded(target, port) as address:
+            async with Channel(ChannelSettings(address, self.certificate(who))) as channel:
+                yield channel
