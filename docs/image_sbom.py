@@ -40,7 +40,14 @@ def python_document(image: str) -> dict[str, Any]:
         with tarfile.open(fileobj=io.BytesIO(in_image(image, "sh", "-c", DISTRIBUTIONS))) as metadata:
             metadata.extractall(packages, filter="data")
         tool = Path(sysconfig.get_path("scripts")) / "cyclonedx-py"
-        command = [tool, "environment", "--output-format", "JSON", "--output-reproducible", folder / "bin/python"]
+        command = [
+            str(tool),
+            "environment",
+            "--output-format",
+            "JSON",
+            "--output-reproducible",
+            str(folder / "bin/python"),
+        ]
         document: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     return document
 

@@ -56,7 +56,7 @@ UNSET = {
 # Everything that a compiler, an installer or a build left behind would be found by, one line a find.
 LEFT_BEHIND = r"""
 for name in gcc cc g++ make git curl; do command -v $name; done
-ls -d /opt/venv/bin/pip* /opt/venv/lib/python3.*/site-packages/pip /root/.cache /tmp/* /build /opt/own 2>/dev/null
+ls -d /opt/venv/bin/pip* /opt/venv/lib/python3.*/site-packages/pip ~root/.cache /tmp/* /var/cache/apt/archives/*.deb /build /opt/own 2>/dev/null
 find / -xdev -name '*.whl' 2>/dev/null
 true
 """
@@ -245,3 +245,31 @@ def test_what_is_inside_is_listed_as_it_is(image, tmp_path: Path):
     listed = {component["name"] for component in document["components"]}
     assert {"tutelage", "model-registry", "grpcio", "libc6", "openssl"} <= listed
     assert not {"numpy", "torch", "pip"} & listed
+
+
+def test_for_development_a_changed_source_starts_the_service_anew(image, keys: Path):
+    image("model-registry")
+    words = ["make", "images", "IMAGES=model-registry", "IMAGE_TARGET=dev", "IMAGE_TAG=develop"]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True, timeout=600)
+    told = [word for item in PROBED["model-registry"].items() for word in ("--env", "=".join(item))]
+    words = ["--detach", "--cap-drop", "ALL", "--volume", f"{keys}:/keys:ro", *told, "tutelage/model-registry:develop"]
+    container = docker("run", *words).stdout.strip()
+    try:
+        assert started(container, times=1), logs(container)
+        docker("exec", container, "sh", "-c", "echo >> /app/src/tutelage/server.py")
+        assert started(container, times=2), logs(container)
+        docker("stop", "--time", "60", container)
+        assert exit_code(container) == 0
+        assert logs(container).count("server stopped") == 2, "it was not drained each time"
+    finally:
+        docker("rm", "--force", container)
+
+
+def started(container: str, times: int) -> bool:
+    """Whether the service in the container has started as often within the time."""
+    until = time.monotonic() + STARTS_WITHIN_S
+    while logs(container).count('"server started"') < times:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.5)
+    return True

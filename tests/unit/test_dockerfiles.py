@@ -145,6 +145,7 @@ def test_what_images_share_is_written_alike_so_that_it_is_built_once():
     with_torch = [file for file in FILES if "torch" in file.stages]
     assert {str(file) for file in with_torch} == {"device-sim", "student-distiller", "teacher-inference"}
     assert len({file.stages["torch"] for file in with_torch}) == 1
+    assert len({file.stages["library"] for file in with_torch}) == 1
     assert len({file.stages["base"] for file in with_torch}) == 1
 
 
