@@ -43,6 +43,7 @@ IMAGES ?= model-registry student-distiller teacher-inference torchserve device-s
 IMAGE_TAG ?= dev
 IMAGE_TARGET ?= service
 IMAGE_ARGS ?=
+IMAGE_LOADER ?= kind load docker-image
 image_folder = $(or $(filter device-sim,$(1)),services/$(if $(filter torchserve,$(1)),teacher-inference,$(1)))
 image_target = $(if $(filter torchserve,$(1)),torchserve,$(IMAGE_TARGET))
 IMAGE_REVISION = $(shell git rev-parse HEAD 2>/dev/null)
@@ -57,7 +58,7 @@ LAYOUT_TESTS := tests/unit/test_layout.py tests/unit/test_boundaries.py tests/un
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv face demo torchserve test e2e faults check registry-alone images sbom fmt bench clean proto proto-check proto-lint proto-breaking
+.PHONY: help venv face demo torchserve test e2e cluster faults check registry-alone images sbom fmt bench clean proto proto-check proto-lint proto-breaking
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -78,11 +79,17 @@ torchserve: $(TORCHSERVE_STAMP) ## serve TEACHER (fingerprint, face or a file) w
 	cd $(TORCHSERVE_FOLDER) && $(abspath $(BIN))/torchserve --start --foreground --no-config-snapshots \
 		--ts-config $(abspath services/teacher-inference/torchserve/config.properties) --model-store . --models teacher=teacher.mar
 
-test: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run the tests, but for `e2e` and `faults`
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not e2e and not faults' $(PYTEST_ARGS)
+test: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run the tests, but for `e2e`, `cluster` and `faults`
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not e2e and not cluster and not faults' $(PYTEST_ARGS)
 
-e2e: $(DEV_STAMP) $(FACE_WANTED) ## follow the pages and run services as processes, as a user does
+e2e: $(DEV_STAMP) $(FACE_WANTED) ## do what a user does: pages followed, services as processes; and `cluster`, if there is one
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope tests/e2e $(PYTEST_ARGS)
+	@if kubectl version --request-timeout=5s >/dev/null 2>&1; then $(MAKE) --no-print-directory cluster; \
+		else echo "no cluster answers: tests/cluster was not run" >&2; test -z "$(TUTELAGE_CLUSTER)"; fi
+
+# IMAGE_LOADER brings images to the cluster's nodes; empty where they are pulled from a registry that has them.
+cluster: $(DEV_STAMP) $(if $(IMAGE_LOADER),images) ## test images and chart on the cluster that the kubeconfig leads to
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster --image-loader '$(IMAGE_LOADER)' --image-tag $(IMAGE_TAG) $(PYTEST_ARGS)
 
 faults: $(DEV_STAMP) $(FACE_WANTED) $(MODEL_SERVERS_WANTED) ## run what takes minutes: services killed at random, cut off, fed nonsense
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/faults $(PYTEST_ARGS)

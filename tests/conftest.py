@@ -28,7 +28,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if (kind := _kind(item.path.parent)) in ("integration", "e2e", "faults"):
+        if (kind := _kind(item.path.parent)) in ("integration", "e2e", "cluster", "faults"):
             item.add_marker(kind)
         for marker in item.iter_markers("needs"):
             if importlib.util.find_spec(marker.args[0]) is None:

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from helm_release import SMALL, Release
@@ -20,9 +21,20 @@ from real_servers import pytest_pyfunc_call
 
 __all__ = ["pytest_pyfunc_call"]
 
+HERE = Path(__file__).parent
 PROGRAMS = ("helm", "kubectl")
 OURS = ("model-registry", "teacher-inference", "torchserve", "student-distiller", "device-sim")
 OTHERS = ("redis:7-bookworm", "minio/minio:RELEASE.2025-09-07T16-13-09Z")
+
+
+TEST_SECONDS = 600
+"""A whole release may have to start."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == HERE and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
