@@ -45,8 +45,11 @@ def smoke(
     as_json: Annotated[bool, typer.Option("--json", help="Print all steps as one JSON document.")] = False,
 ) -> None:
     """Check an installation: its services answer, and a device enrols, recognises and forgets a made-up person."""
+    import torch  # noqa: PLC0415
+
     from device_sim.patience import Patience  # noqa: PLC0415
 
+    torch.set_num_threads(1)  # a finger is small, and a device beside it needs the other cores
     wanted = {"teacher": teacher, "registry": registry, "distiller": distiller, "device": device}
     where = {part: address for part, address in wanted.items() if address}
     if not where:

@@ -35,7 +35,7 @@ class SmokePerson:
 
     def __post_init__(self) -> None:
         """Make somebody up."""
-        self.name = f"smoke-{secrets.token_hex(6)}"
+        self.name = f"smoke-{secrets.randbelow(10**12):012d}"
         self._public = Public(seed=secrets.randbits(32), persons=1 + STRANGERS)
         self._to_erase = False
 
