@@ -38,7 +38,7 @@ spec:
         - name: {{ .component }}
           image: {{ include "tutelage.image" . }}
           imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-          {{- include "tutelage.container" . | nindent 10 }}
+          {{- include "tutelage.container" (dict "writable" (.root.Values.development).enabled) | nindent 10 }}
           envFrom:
             - configMapRef: {name: {{ $fullname }}-{{ .component }}}
           ports:

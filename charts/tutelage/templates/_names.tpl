@@ -25,7 +25,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* Image of ours. Takes (dict "root" $ "image" NAME). */}}
 {{- define "tutelage.image" -}}
-{{ .root.Values.image.prefix }}{{ .image }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{- with .root.Values.image -}}
+{{- get (.overrides | default dict) $.image | default (printf "%s%s:%s" .prefix $.image (.tag | default $.root.Chart.AppVersion)) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Names of Secrets. */}}

@@ -37,11 +37,11 @@ topologySpreadConstraints:
   {{- end }}
 {{- end -}}
 
-{{/* What holds for each container. */}}
+{{/* What holds for each container; with "writable", its root file system may be written. Takes a dict. */}}
 {{- define "tutelage.container" -}}
 securityContext:
   allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
+  readOnlyRootFilesystem: {{ not .writable }}
   capabilities: {drop: [ALL]}
 {{- end -}}
 
