@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from pod_security import RULES
 
 from student_distiller.executors import STOP_GRACE, Assignment
 from student_distiller.kubernetes_manifest import (
@@ -51,40 +51,6 @@ def pod_of(job: dict[str, Any]) -> dict[str, Any]:
 def container_of(job: dict[str, Any]) -> dict[str, Any]:
     (container,) = pod_of(job)["containers"]
     return container
-
-
-# The rules of https://kubernetes.io/docs/concepts/security/pod-security-standards, baseline and restricted; each says
-# whether a Pod's spec keeps it. What a rule speaks of may be said for the Pod, for each container, or for both.
-VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-
-
-def contexts(pod: dict[str, Any]) -> list[dict[str, Any]]:
-    """What holds for each container: its own word before the Pod's."""
-    containers = [*pod["containers"], *pod.get("initContainers", ()), *pod.get("ephemeralContainers", ())]
-    return [{**pod.get("securityContext", {}), **container.get("securityContext", {})} for container in containers]
-
-
-RULES: dict[str, Callable[[dict[str, Any]], bool]] = {
-    "no host namespaces": lambda pod: not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")),
-    "not privileged": lambda pod: not any(c.get("privileged") for c in contexts(pod)),
-    "all capabilities dropped": lambda pod: all(
-        c.get("capabilities", {}).get("drop") == ["ALL"] for c in contexts(pod)
-    ),
-    "no capability added": lambda pod: all(not c.get("capabilities", {}).get("add") for c in contexts(pod)),
-    "volumes of allowed kinds": lambda pod: all(set(v) - {"name"} <= VOLUMES for v in pod.get("volumes", ())),
-    "no host ports": lambda pod: not any(p.get("hostPort") for c in pod["containers"] for p in c.get("ports", ())),
-    "no escalation": lambda pod: all(c.get("allowPrivilegeEscalation") is False for c in contexts(pod)),
-    "not root": lambda pod: all(c.get("runAsNonRoot") is True for c in contexts(pod)),
-    "not user 0": lambda pod: all(c.get("runAsUser") != 0 for c in contexts(pod)),
-    "seccomp": lambda pod: all(
-        c.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost") for c in contexts(pod)
-    ),
-    "no sysctls": lambda pod: not pod.get("securityContext", {}).get("sysctls"),
-    "no proc mount": lambda pod: all(c.get("procMount", "Default") == "Default" for c in contexts(pod)),
-    "no SELinux or AppArmor of its own": lambda pod: (
-        not any(c.get("seLinuxOptions") or c.get("appArmorProfile") for c in contexts(pod))
-    ),
-}
 
 
 @pytest.mark.parametrize("rule", RULES)
