@@ -97,8 +97,10 @@ class S3Objects:
             status_forcelist=(500, 502, 503, 504),
             raise_on_status=False,  # left to the client, which knows S3's words for it
         )
-        trust = {"ca_certs": str(ca_file)} if secure and ca_file else {}
-        self._http = urllib3.PoolManager(timeout=urllib3.Timeout(seconds), retries=retries, maxsize=16, **trust)
+        trusted = str(ca_file) if ca_file else None
+        self._http = urllib3.PoolManager(
+            timeout=urllib3.Timeout(seconds), retries=retries, maxsize=16, ca_certs=trusted
+        )
         # With a region given the client asks the server for none, and signs without a request.
         self._client = Minio(endpoint, access_key, secret_key, secure=secure, region=region, http_client=self._http)
         self._bucket, self._clock = bucket, clock
