@@ -1,4 +1,4 @@
-"""Every loss against a slow loop written from its formula; its limits and gradients, and what it does not depend on."""
+"""Every loss against a slow loop written from its formula; the presets and their terms."""
 
 from __future__ import annotations
 

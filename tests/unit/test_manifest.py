@@ -1,4 +1,4 @@
-"""Manifests: every rule, with the line that breaks it; splits of a folder; loading with losses."""
+"""Manifests: every rule, with the line that breaks it; writing; loading with losses."""
 
 from __future__ import annotations
 
