@@ -34,10 +34,12 @@ async def test_the_defaults_are_ready_and_recognise_somebody_within_five_minutes
     async with release.calling(f"{NAME}-device-0", 50_061) as channel:
         device = DeviceServiceStub(channel)
         await device.Enrol(pb.EnrolRequest(person=person.names[0], captures=captures), timeout=SECONDS)
-        probe = encode_png(person.capture(0, 77, Condition()))
-        answer = await device.Recognize(pb.RecognizeRequest(capture=probe), timeout=SECONDS)
-    assert answer.recognition.person == person.names[0]
-    assert answer.recognition.decision == pb.DECISION_ACCEPT
+        answers = [
+            await device.Recognize(pb.RecognizeRequest(capture=encode_png(capture), attempt="first"), timeout=SECONDS)
+            for capture in (person.capture(0, press, Condition()) for press in (3, 4, 5))
+        ]
+    accepted = [a.recognition.person for a in answers if a.recognition.decision == pb.DECISION_ACCEPT]
+    assert set(accepted) == {person.names[0]}
     assert time.monotonic() - begin < FIRST_RECOGNITION_S
     assert place.restarts() == {}, "nothing had to be tried twice"
 
