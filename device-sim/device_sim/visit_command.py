@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from device_sim.interruption import terminated_as_interrupted
+from tutelage.errors import UsageError
 
 if TYPE_CHECKING:
     from device_sim.visiting import Course, Seen, Visiting
@@ -57,6 +58,8 @@ def visit(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was seen as JSON, a line a run.")] = False,
 ) -> None:
     """Let a synthetic public come to a device: enrolled on a new sensor, then recognised on one that wears."""
+    if again and not visits:
+        raise UsageError("--again goes on with further visits: give --visits 1 or more")
     import torch  # noqa: PLC0415
 
     from device_sim.patience import Patience  # noqa: PLC0415
