@@ -29,6 +29,25 @@ MODEST = {
 """Values of a release that finds room beside others on a small machine: its Pods ask for hardly any processor time."""
 SMALL = {**MODEST, "teacher": {"backend": "in-process"}}
 """The same, and it starts quickly."""
+_BRISK = {"LEASE": "6", "RETRY_AFTER": "1", "RECOVER_EVERY": "2", "CHECKPOINT_EVERY": "2"}
+_BRISK_JOBS = {"env": {f"TUTELAGE_DISTILLER_{name}": value for name, value in _BRISK.items()}}
+EAGER_RULES = {
+    "labels": {"min_count": 4, "max_age_s": 1.0, "min_gap_s": 0.0},
+    "training": {"min_fresh": 90, "min_gap_s": 3600.0},
+    "self_distillation": {"steps": 60},
+    "budget": {"seconds": 600.0},
+    "gate": {"reference_slack": 5.0, "max_latency_ratio": 3.0},
+}
+"""Of a device that asks at once, and trains once, as soon as there is enough to learn from."""
+EAGER_DEVICES = {**MODEST["devices"], "labelPace": 1, "trainingPace": 1, "rules": EAGER_RULES}
+BRISK = {
+    **SMALL,
+    "modelRegistry": {**SMALL["modelRegistry"], "checkInInterval": 5},
+    "studentDistiller": {**SMALL["studentDistiller"], **_BRISK_JOBS},
+    "distillerWorker": {**SMALL["distillerWorker"], **_BRISK_JOBS},
+    "devices": {**EAGER_DEVICES, "replicas": 2},
+}
+"""A small release with two devices that takes over, checks in, asks and trains sooner than it should elsewhere."""
 
 
 class RefusedError(AssertionError):
@@ -82,7 +101,8 @@ class Release:
         folder = self._folder / component
         folder.mkdir(exist_ok=True)
         for key, content in self.namespace.secret(f"{NAME}-{component}-tls").items():
-            (folder / key).write_bytes(content)
+            if not (folder / key).exists() or (folder / key).read_bytes() != content:
+                (folder / key).write_bytes(content)
         return ClientTls(True, folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
 
     @contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helm_release import SMALL, Release
+from helm_release import BRISK, Release
 from kube import Namespace, namespace, reachable
 from real_servers import pytest_pyfunc_call
 
@@ -72,5 +72,5 @@ def place(cluster: str) -> Iterator[Namespace]:
 def release(cluster: str, place: Namespace) -> Release:
     """The release that tests share: a small one, with two devices."""
     release = Release(place, cluster)
-    release.install({**SMALL, "devices": {"replicas": 2}})
+    release.install(BRISK)
     return release
