@@ -23,7 +23,8 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 _CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"^\$ (.*(?:\\\n.*)*)", re.MULTILINE)
+_COMMAND = re.compile(r"^\$ (.*(?:\\\n.*)*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+"""A command, and the answer below it."""
 _CHANGING = (
     (re.compile(r"sha256:[0-9a-f]{64}"), "sha256:DIGEST"),
     (re.compile(r"[0-9a-f]{24}/(fused|exit[1-4]|teacher)"), "SPACE"),
@@ -45,6 +46,9 @@ class Served:
     """Where it takes calls."""
     environment: Mapping[str, str]
     """Of the commands."""
+    spoken: Callable[[str], str] | None = None
+    """A command of the page as it is run here, empty where it makes no sense here and the page is believed; absent:
+    `address` stands in for the page's."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +69,21 @@ class Page:
         with tempfile.TemporaryDirectory() as folder, self.serving(Path(folder)) as served:
 
             def answered(block: re.Match[str]) -> str:
-                commands = _COMMAND.findall(block[1])
-                if any(self.starts in command for command in commands):
+                shown = _COMMAND.findall(block[1])
+                if any(self.starts in command for command, _ in shown):
                     return block[0]
-                shown = "".join(f"$ {c}\n{self._answer(c, served, folder)}" for c in commands)
-                return f"```console\n{shown}```"
+                lines = "".join(f"$ {c}\n{self._answer(c, before, served, folder)}" for c, before in shown)
+                return f"```console\n{lines}```"
 
             return _CONSOLE.sub(answered, text)
 
-    def _answer(self, command: str, served: Served, folder: str) -> str:
+    def _answer(self, command: str, before: str, served: Served, folder: str) -> str:
         """What a command prints, errors too: some of them are there to be seen."""
+        spoken = (served.spoken or self._addressed(served))(command)
+        if not spoken:
+            return before
         done = subprocess.run(
-            ["bash", "-c", command.replace(self.shown_address, served.address)],
+            ["bash", "-c", spoken],
             cwd=folder,
             env=dict(served.environment),
             stdout=subprocess.PIPE,
@@ -86,6 +93,9 @@ class Page:
         said = done.stdout.decode().replace(served.address, self.shown_address)
         lines = "\n".join(line.rstrip() for line in said.splitlines()).strip("\n")
         return f"{lines}\n" if lines else ""
+
+    def _addressed(self, served: Served) -> Callable[[str], str]:
+        return lambda command: command.replace(self.shown_address, served.address)
 
 
 def follow(page: Page) -> int:
@@ -101,9 +111,14 @@ def follow(page: Page) -> int:
     if not words.check:
         path.write_text(after, encoding="utf-8")
         return 0
-    different = list(difflib.unified_diff(_forms(before), _forms(after), "page", "now", n=1))
+    different = differences(before, after)
     print("\n".join(different[:100]), file=sys.stderr)
     return int(bool(different))
+
+
+def differences(before: str, after: str) -> list[str]:
+    """Where the forms of two texts of a page differ, as lines of a diff; empty where they do not."""
+    return list(difflib.unified_diff(_forms(before), _forms(after), "page", "now", n=1))
 
 
 def environment(**settings: str) -> dict[str, str]:
