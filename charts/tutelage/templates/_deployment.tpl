@@ -58,7 +58,7 @@ spec:
         {{- include "tutelage.volumes" $use | nindent 8 }}
         {{- if .scratchBytes }}
         - name: scratch
-          emptyDir: {sizeLimit: {{ int64 .scratchBytes }}}
+          emptyDir: {sizeLimit: {{ int64 .scratchBytes | quote }}}
         {{- end }}
 {{- end -}}
 

@@ -113,5 +113,16 @@ Takes (dict "root" $ "component" NAME-OR-EMPTY "secrets" (dict NAME (list KEY...
 {{- $minio := list "access-key" "secret-key" -}}
 {{- if and (not .Values.redis.builtIn) .Values.redis.external.hasAuthority }}{{ $redis = append $redis "ca.crt" }}{{ end -}}
 {{- if and (not .Values.minio.builtIn) .Values.minio.external.hasAuthority }}{{ $minio = append $minio "ca.crt" }}{{ end -}}
-{{ dict (include "tutelage.redisSecret" .) $redis (include "tutelage.minioSecret" .) $minio | toYaml }}
+{{ include "tutelage.joinedSecrets" (list (dict (include "tutelage.redisSecret" .) $redis) (dict (include "tutelage.minioSecret" .) $minio)) }}
+{{- end -}}
+
+{{/* One dict of secrets from a list of them, as YAML: several may have keys in the same Secret. */}}
+{{- define "tutelage.joinedSecrets" -}}
+{{- $joined := dict -}}
+{{- range $secrets := . -}}
+{{- range $name, $keys := $secrets -}}
+{{- $_ := set $joined $name (concat (get $joined $name | default list) $keys | uniq) -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml $joined }}
 {{- end -}}

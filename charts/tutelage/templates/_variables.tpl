@@ -106,10 +106,11 @@ TUTELAGE_TEACHER_ABSTENTION_MIN_MARGIN: {{ .minMargin | quote }}
 {{/* Secrets of the teacher's Pods, as YAML. */}}
 {{- define "tutelage.teacherSecrets" -}}
 {{- $own := dict (include "tutelage.keysSecret" .) (list "gallery.key") -}}
+{{- $token := dict -}}
 {{- if and (eq .Values.teacher.backend "oip") .Values.teacher.oip.tokenSecret -}}
-{{- $_ := set $own .Values.teacher.oip.tokenSecret (list "token") -}}
+{{- $token = dict .Values.teacher.oip.tokenSecret (list "token") -}}
 {{- end -}}
-{{ merge $own (include "tutelage.storeSecrets" . | fromYaml) | toYaml }}
+{{ include "tutelage.joinedSecrets" (list $own $token (include "tutelage.storeSecrets" . | fromYaml)) }}
 {{- end -}}
 
 {{/* Variables of the distiller, wherever it runs. Takes (dict "root" $ "authority" PATH). */}}
@@ -126,5 +127,5 @@ TUTELAGE_DISTILLER_DATA_KEY_FILE: {{ $keys }}/data.key
 {{/* Secrets of the distiller's Pods, as YAML. */}}
 {{- define "tutelage.distillerSecrets" -}}
 {{- $own := dict (include "tutelage.keysSecret" .) (list "signer.pem" "fleet.key" "data.key") -}}
-{{ merge $own (include "tutelage.storeSecrets" . | fromYaml) | toYaml }}
+{{ include "tutelage.joinedSecrets" (list $own (include "tutelage.storeSecrets" . | fromYaml)) }}
 {{- end -}}
