@@ -22,7 +22,7 @@ spec:
     rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
   template:
     metadata:
-      labels: {{- include "tutelage.labels" . | nindent 8 }}
+      labels: {{- include "tutelage.podLabels" . | nindent 8 }}
       annotations: {{- include "tutelage.podAnnotations" . | nindent 8 }}
     spec:
       {{- include "tutelage.pod" . | nindent 6 }}

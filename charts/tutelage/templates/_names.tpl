@@ -23,6 +23,12 @@ app.kubernetes.io/part-of: tutelage
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{/* Labels of its Pods: none that changes with the chart, or every upgrade would restart the stores. Takes the same. */}}
+{{- define "tutelage.podLabels" -}}
+{{ include "tutelage.selector" . }}
+app.kubernetes.io/part-of: tutelage
+{{- end -}}
+
 {{/* Image of ours. Takes (dict "root" $ "image" NAME). */}}
 {{- define "tutelage.image" -}}
 {{- with .root.Values.image -}}
