@@ -23,11 +23,18 @@ def user(place: Namespace, account: str) -> str:
     return f"system:serviceaccount:{place.name}:{account}"
 
 
-def may(place: Namespace, account: str, verb: str, resource: str, *, group: str = "", name: str = "") -> bool:
-    """Whether a service account may do that in its namespace."""
+def may(
+    place: Namespace, account: str, verb: str, resource: str, *, group: str = "", name: str = "", where: str = ""
+) -> bool:
+    """Whether a service account of `place` may do that there, or in the namespace `where`."""
     kind, _, part = resource.partition("/")
     attributes = client.V1ResourceAttributes(
-        namespace=place.name, verb=verb, group=group, resource=kind, subresource=part or None, name=name or None
+        namespace=where or place.name,
+        verb=verb,
+        group=group,
+        resource=kind,
+        subresource=part or None,
+        name=name or None,
     )
     groups = ["system:serviceaccounts", f"system:serviceaccounts:{place.name}", "system:authenticated"]
     spec = client.V1SubjectAccessReviewSpec(user=user(place, account), groups=groups, resource_attributes=attributes)
@@ -35,14 +42,14 @@ def may(place: Namespace, account: str, verb: str, resource: str, *, group: str 
     return bool(client.AuthorizationV1Api().create_subject_access_review(review).status.allowed)
 
 
-def allowed(place: Namespace, account: str, elsewhere: Namespace | None = None) -> set[str]:
-    """All of `VERBS` on `RESOURCES` that a service account may do, as `verb group/resource`."""
+def allowed(place: Namespace, account: str, where: Namespace | None = None) -> set[str]:
+    """All of `VERBS` on `RESOURCES` that an account of `place` may do there, or `where`, as `verb group/resource`."""
     return {
         f"{verb} {group}/{resource}"
         for group, resources in RESOURCES.items()
         for resource in resources
         for verb in VERBS
-        if may(place, account, verb, resource, group=group)
+        if may(place, account, verb, resource, group=group, where=where.name if where else "")
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 
@@ -55,3 +55,22 @@ def _signed(subject, issuer, key, signer, *, authority: bool) -> x509.Certificat
         names = x509.SubjectAlternativeName([x509.DNSName("localhost"), uri])
         builder = builder.add_extension(names, critical=False)
     return builder.sign(signer, hashes.SHA256())
+
+
+def reissued(certificate: bytes, authority: bytes, authority_key: bytes) -> tuple[bytes, bytes]:
+    """A certificate and its key like one that there is, of the same authority, valid for a day; all in PEM."""
+    old, signer = x509.load_pem_x509_certificate(certificate), x509.load_pem_x509_certificate(authority)
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(old.subject)
+        .issuer_name(signer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value, critical=False)
+    )
+    made = builder.sign(load_pem_private_key(authority_key, password=None), hashes.SHA256())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return made.public_bytes(Encoding.PEM), private

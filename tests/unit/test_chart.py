@@ -150,6 +150,13 @@ PORTS = {
 }
 
 
+def test_a_newer_chart_alone_restarts_nothing():
+    for of, template in pods(VALUES["the defaults"]):
+        if of != "smoke":  # made anew each time
+            labels = set(template["metadata"]["labels"])
+            assert labels.isdisjoint({"helm.sh/chart", "app.kubernetes.io/version"}), of
+
+
 @every_rendering
 def test_each_selector_finds_the_pods_that_it_is_for(values: dict[str, Any]):
     labels = [template["metadata"]["labels"] for _, template in pods(values)]

@@ -1,0 +1,114 @@
+"""A client inside the cluster that calls all the time, and tells of every call that failed: none is tried again.
+
+It runs in a Pod of the release's namespace with the labels of the smoke check, which policies let in everywhere, and
+the operator's certificate. Each second it prints a line of JSON: how many calls of each kind went well, and which did
+not.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from helm_release import NAME
+from kube import Namespace, until
+from visitor_pods import manifest
+
+EVERY_S = 0.2
+COMPONENT = "smoke"
+_PROGRAM = """\
+import asyncio, base64, json, sys, time
+from pathlib import Path
+from tutelage.api.device.v1 import device_pb2
+from tutelage.api.device.v1.device_pb2_grpc import DeviceServiceStub
+from tutelage.api.registry.v1 import registry_pb2
+from tutelage.api.registry.v1.registry_pb2_grpc import ModelRegistryServiceStub
+from tutelage.channel import Channel, ChannelSettings
+from tutelage.errors import TutelageError
+from tutelage.settings import Address
+from tutelage.tls import ClientTls
+
+release, capture, every = sys.argv[1], base64.b64decode(sys.argv[2]), float(sys.argv[3])
+folder = Path("/etc/tutelage/tls")
+proof = ClientTls(True, *(folder / name for name in ("ca.crt", "tls.crt", "tls.key")))
+counts, failed = {}, []
+
+def to(name, port):
+    return Channel(ChannelSettings(Address(name, port), proof))  # without idempotent methods: nothing is tried again
+
+async def keep(what, call):
+    while True:
+        begun = time.monotonic()
+        try:
+            await call()
+            counts[what] = counts.get(what, 0) + 1
+        except TutelageError as error:
+            failed.append([round(time.time(), 1), what, error.code, error.message])
+        await asyncio.sleep(max(0.0, every - (time.monotonic() - begun)))
+
+async def tell():
+    while True:
+        print(json.dumps({"counts": counts, "failed": failed}), flush=True)
+        await asyncio.sleep(1)
+
+async def main():
+    async with to(f"{release}-model-registry", 50_051) as one, to(f"{release}-device", 50_061) as other:
+        registry, device = ModelRegistryServiceStub(one), DeviceServiceStub(other)
+        asked = registry_pb2.GetChannelRequest(channel="stable")
+        shown = device_pb2.RecognizeRequest(capture=capture)
+        await asyncio.gather(
+            keep("GetChannel", lambda: registry.GetChannel(asked, timeout=20)),
+            keep("Recognize", lambda: device.Recognize(shown, timeout=20)),
+            tell(),
+        )
+
+asyncio.run(main())
+"""
+
+
+def _pod(name: str, image: str, capture: bytes) -> dict[str, Any]:
+    command = ("python", "-c", _PROGRAM, NAME, base64.b64encode(capture).decode(), str(EVERY_S))
+    labels = {"app.kubernetes.io/instance": NAME, "app.kubernetes.io/component": COMPONENT}
+    made = manifest(name, image, command, labels)
+    (container,) = made["spec"]["containers"]
+    container["volumeMounts"] = [{"name": "tls", "mountPath": "/etc/tutelage/tls", "readOnly": True}]
+    made["spec"]["volumes"] = [{"name": "tls", "secret": {"secretName": f"{NAME}-operator-tls"}}]
+    return made
+
+
+class SteadyCaller:
+    """What the client has told so far."""
+
+    def __init__(self, place: Namespace, pod: str) -> None:
+        self._place, self._pod = place, pod
+
+    def told(self) -> dict[str, Any]:
+        """Its last word: `counts` of calls that went well, and those that `failed`."""
+        said = self._place.log(self._pod, lines=1).strip()
+        return dict(json.loads(said)) if said else {"counts": {}, "failed": []}
+
+    def goes_on(self, calls: int = 20, seconds: float = 120) -> dict[str, Any]:
+        """What it tells once so many more calls of each kind went well."""
+        before = self.told()["counts"]
+
+        def look() -> dict[str, Any]:
+            told = self.told()
+            more = [told["counts"].get(what, 0) - before.get(what, 0) for what in ("GetChannel", "Recognize")]
+            return told if min(more) >= calls else {}
+
+        return until(look, seconds, f"{calls} more calls of each kind; last: {self.told()}")
+
+
+@contextmanager
+def steady_caller(place: Namespace, image: str, capture: bytes, name: str = "steady") -> Iterator[SteadyCaller]:
+    """A client at work, which shows the `capture` to devices; it goes with the block."""
+    place.core.create_namespaced_pod(place.name, _pod(name, image, capture))
+    try:
+        caller = SteadyCaller(place, name)
+        caller.goes_on()
+        yield caller
+    finally:
+        place.core.delete_namespaced_pod(name, place.name, grace_period_seconds=0)
