@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cluster_jobs import STATE, drawn_fingers, pushed, spec, working
+from cluster_jobs import STATE, drawn_fingers, pushed, spec, versions, working
 from device_node import status, until
 from helm_release import NAME, Release
 
 from device_sim.public import Public
 from tutelage.api.device.v1 import device_pb2 as pb
 from tutelage.api.device.v1.device_pb2_grpc import DeviceServiceStub
-from tutelage.api.distiller.v1 import distiller_pb2
 from tutelage.api.registry.v1 import registry_pb2
 from tutelage.api.registry.v1.registry_pb2_grpc import ModelRegistryServiceStub
 from tutelage.captures import encode_png
@@ -38,17 +37,6 @@ async def enrolled(device: DeviceServiceStub, public: Public) -> int:
         captures = [encode_png(capture) for capture in public.references(place, 3)]
         await device.Enrol(pb.EnrolRequest(person=name, captures=captures), timeout=SECONDS)
     return (await status(device)).persons
-
-
-async def version(registry: ModelRegistryServiceStub, made: distiller_pb2.Job) -> registry_pb2.Version:
-    """The version that the registry makes of what a job left in the object store, without being asked."""
-    asked = registry_pb2.ListVersionsRequest(name=made.spec.name)
-
-    async def look() -> list[registry_pb2.Version]:
-        return list((await registry.ListVersions(asked, timeout=SECONDS)).versions)
-
-    (found,) = await until(bool, look)
-    return found
 
 
 async def pointed(registry: ModelRegistryServiceStub, digest: str, before: str) -> None:
@@ -84,7 +72,7 @@ async def test_a_job_becomes_a_version_that_both_devices_run_with_everybody_enro
         steps = [answer.progress.step for answer in told]
         assert (steps, steps[-1]) == (sorted(steps), 12)
         assert any(answer.progress.losses.get("loss", 0) > 0 for answer in told)
-        made = await version(registry, job)
+        (made,) = await versions(release, "fingers")
         assert (made.digest, made.version, made.lineage.job_id) == (job.result.digest, "v2", job.job_id)
         await pointed(registry, made.digest, first)
     for device in DEVICES:
