@@ -23,7 +23,7 @@ FREE = {
     "tolerations": "Kubernetes checks them",
 }
 """Where the schema leaves the inside to somebody else, and to whom."""
-MAPS = {"overrides", "labels", "nodeSelector", "podAnnotations", "env", "requests", "limits"}
+MAPS = {"labels", "nodeSelector", "podAnnotations", "env", "requests", "limits"}
 """Keys below which names are the user's own, and only the values have a type."""
 
 
