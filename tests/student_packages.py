@@ -8,7 +8,8 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save
 
-from tutelage.package import PackageInfo, build_package, read_package
+from tutelage.archive import unpack
+from tutelage.package import MANIFEST, PackageInfo, build_package
 
 CLOUD = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 DEVICE = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
@@ -43,4 +44,4 @@ def student_package(
 
 def digest(data: bytes) -> str:
     """Name of a package, whoever signed it."""
-    return read_package(data, trusted=[key.public_key() for key in (CLOUD, DEVICE, STRANGER)]).digest
+    return f"sha256:{hashlib.sha256(unpack(data)[MANIFEST]).hexdigest()}"

@@ -83,6 +83,9 @@ def run_job(order: JobOrder, around: JobSurroundings) -> None:
     """
     device = own_device(processor(order.device), around.environ)
     with joined(around.environ, device) as group:
+        structlog.get_logger().info(
+            "process of a job at work", job=order.job_id, rank=group.rank, processes=group.size, device=device
+        )
         if group.leads:
             _Leader(order, around, open_objects(order.place), device).run(group)
         else:
@@ -109,6 +112,7 @@ class _Leader:
         distilled = self._distilled(record, beginning, lesson, group)
         self._around.report(MetricsReport(_metrics(distilled)))
         self._keep(record, distilled, lesson, beginning, left_out)
+        structlog.get_logger().info("student packaged", job=record.job_id, steps=record.spec.training.steps)
 
     def _distilled(self, record: JobRecord, beginning: Beginning, lesson: Lesson, group: ProcessGroup) -> Distilled:
         try:
@@ -177,6 +181,7 @@ class _Leader:
             structlog.get_logger().warning("checkpoint left out", job=self._order.job_id, reason=error.code.value)
             return
         atomic_write(self._checkpoint, sealed)
+        structlog.get_logger().info("job goes on from a checkpoint", job=self._order.job_id, step=run.checkpoint.step)
 
     def _codec(self) -> Codec:
         """What seals checkpoints, on the disk as in the store: they hold what persons look like to the student."""
