@@ -88,7 +88,7 @@ class Installation:
         Each run of that command must be one visit.
         """
         for name in (f"{VISITOR}-{number}" for number in range(devices)):
-            self._core.create_namespaced_pod(self.namespace, _visitor(name, image, words))
+            self._core.create_namespaced_pod(self.namespace, _visitor(name, self.namespace, image, words))
         try:
             yield lambda since: sum(self._visits(f"{VISITOR}-{number}", since) for number in range(devices))
         finally:
@@ -114,11 +114,11 @@ def _by_component(pods: Mapping[str, str], told: Mapping[str, Any]) -> dict[str,
     return found
 
 
-def _visitor(name: str, image: str, words: str) -> dict[str, Any]:
+def _visitor(name: str, namespace: str, image: str, words: str) -> dict[str, Any]:
     """The Pod of those who come to the device of the same number; it belongs to no component."""
     number = name.rpartition("-")[2]
     tls = "--ca-file /tls/ca.crt --certificate-file /tls/tls.crt --key-file /tls/tls.key"
-    device = f"--address {NAME}-device-{number}.{NAME}-device:50061 --site {number}"
+    device = f"--address {NAME}-device-{number}.{NAME}-device.{namespace}:50061 --site {number}"
     container = {
         "name": VISITOR,
         "image": image,
