@@ -55,7 +55,7 @@ async def running(release: Release, device: str, digest: str) -> pb.DeviceStatus
 
 
 async def test_a_job_becomes_a_version_that_both_devices_run_with_everybody_enrolled(release: Release, fingers: Path):
-    data_set, public, known = pushed(release, fingers), Public(seed=9, persons=3), {}
+    data_set, public, known = pushed(release, fingers), Public(seed=9, site=7, persons=3), {}
     for device in DEVICES:
         async with release.calling(device, PORT) as channel:
             known[device] = await enrolled(DeviceServiceStub(channel), public)
