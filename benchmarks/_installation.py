@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ CHART = Path(__file__).resolve().parents[1] / "charts" / "tutelage"
 NAME, VISITOR = "tutelage", "visitor"
 COMPONENT = "app.kubernetes.io/component"
 PAUSE_S = 3.0
+FIRST_VISIT_S = 600
 _UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
@@ -85,15 +86,29 @@ class Installation:
     def visited(self, devices: int, image: str, words: str) -> Iterator[Callable[[datetime], int]]:
         """Somebody comes to each device, as the `words` of `tutelage device visit` say; how many came since a time.
 
-        Each run of that command must be one visit.
+        Each run of that command must be one visit. Begins once somebody has been at each device.
+
+        Raises:
+            NotReadyError: Nobody comes to a device.
         """
         for name in (f"{VISITOR}-{number}" for number in range(devices)):
             self._core.create_namespaced_pod(self.namespace, _visitor(name, self.namespace, image, words))
         try:
+            self._await_first(devices)
             yield lambda since: sum(self._visits(f"{VISITOR}-{number}", since) for number in range(devices))
         finally:
             for number in range(devices):
                 self._core.delete_namespaced_pod(f"{VISITOR}-{number}", self.namespace, grace_period_seconds=0)
+
+    def _await_first(self, devices: int) -> None:
+        begun = datetime.now(UTC)
+        end, waiting = begun + timedelta(seconds=FIRST_VISIT_S), {f"{VISITOR}-{number}" for number in range(devices)}
+        while waiting:
+            if datetime.now(UTC) > end:
+                raise NotReadyError(f"nobody comes from {', '.join(sorted(waiting))}")
+            time.sleep(PAUSE_S)
+            started = waiting & self._running().keys()
+            waiting -= {pod for pod in started if self._visits(pod, begun)}
 
     def _visits(self, pod: str, since: datetime) -> int:
         age = max(1, round((datetime.now(UTC) - since).total_seconds()))

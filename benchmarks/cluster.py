@@ -30,8 +30,6 @@ from device_sim.provenance import made
 SEED = 1
 WEAR = 0.6
 PERSONS = 12
-REST_S = 60
-"""After everything is ready, and after the first visitors came: enrolments, first looks at queues."""
 READY_S = 900
 SERVICES = ("teacherInference", "studentDistiller", "modelRegistry")
 
@@ -55,11 +53,11 @@ def spread(found: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(found), "min": min(found), "max": max(found)}
 
 
-def samples(place: Installation, count: int) -> tuple[datetime, list[dict[str, Use]]]:
-    """So many of them, from a minute after now on; and when the first interval began."""
-    after = begun = datetime.now(UTC) + timedelta(seconds=REST_S)
-    found = []
-    for _ in range(count):
+def samples(place: Installation, words: argparse.Namespace) -> tuple[datetime, list[dict[str, Use]]]:
+    """So many of them, after a rest; and when that began."""
+    begun = datetime.now(UTC)
+    after, found = begun + timedelta(seconds=words.rest), []
+    for _ in range(words.samples):
         after, use = place.sample(after)
         found.append(use)
     return begun, found
@@ -79,8 +77,8 @@ def summary(found: Sequence[Mapping[str, Use]]) -> dict[str, Any]:
 
 def at_rest(place: Installation, words: argparse.Namespace) -> dict[str, Any]:
     """Nobody comes."""
-    _, found = samples(place, words.samples)
-    return {"visits_a_minute": 0.0, "components": summary(found)}
+    _, found = samples(place, words)
+    return {"visited": False, "visits_a_minute": 0.0, "components": summary(found)}
 
 
 def with_visits(place: Installation, devices: int, words: argparse.Namespace) -> dict[str, Any]:
@@ -88,23 +86,23 @@ def with_visits(place: Installation, devices: int, words: argparse.Namespace) ->
     visit = f"--visits 1 --again --json --seed {SEED} --persons {PERSONS} --wear {WEAR} --pause {words.pause:g}"
     visit += " --timeout 120"
     with place.visited(devices, f"tutelage/device-sim:{words.tag}", visit) as came_since:
-        begun, found = samples(place, words.samples)
+        begun, found = samples(place, words)
         minutes = (datetime.now(UTC) - begun).total_seconds() / 60
-        return {"visits_a_minute": came_since(begun) / minutes, "components": summary(found)}
+        return {"visited": True, "visits_a_minute": came_since(begun) / minutes, "components": summary(found)}
 
 
 def measure(place: Installation, words: argparse.Namespace, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """One entry for each number of devices, at rest and with visits, as far as they fit."""
-    found = []
+    found: list[dict[str, Any]] = []
     for devices in words.devices:
         try:
             place.install(devices, READY_S)
+            found += [{"devices": devices, **at_rest(place, words)}]
+            found += [{"devices": devices, **with_visits(place, devices, words)}]
         except NotReadyError as error:
             say(f"{devices} devices do not fit: {error}")
             break
-        for measured in (at_rest(place, words), with_visits(place, devices, words)):
-            found.append({"devices": devices, **measured})
-            say(f"{devices} devices, {measured['visits_a_minute']:.1f} visits a minute")
+        say(f"{devices} devices: {found[-1]['visits_a_minute']:.1f} visits a minute")
     return found
 
 
@@ -114,6 +112,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=("torchserve", "in-process"), default="torchserve", help="of the teacher")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 3, 10])
     parser.add_argument("--samples", type=int, default=10, help="of the metrics server, each time (default 10)")
+    parser.add_argument("--rest", type=float, default=60, help="seconds before the first of them (default 60)")
     parser.add_argument("--pause", type=float, default=10, help="seconds after a visit (default 10)")
     parser.add_argument("--tag", default="dev", help="of the images (default dev)")
     parser.add_argument("--namespace", default="tutelage-benchmark", help="made, and deleted in the end")
@@ -126,7 +125,7 @@ def main() -> None:
         "made": asdict(made([SEED], datetime.now(UTC).isoformat(timespec="seconds"))),
         "load": {"before": before, "after": os.getloadavg(), "meaning": "1, 5 and 15 minutes; the benchmark is part"},
         "settings": {
-            **{name: getattr(words, name) for name in ("backend", "devices", "samples", "pause")},
+            **{name: getattr(words, name) for name in ("backend", "devices", "samples", "rest", "pause")},
             "wear": WEAR,
             "persons": PERSONS,
         },
