@@ -29,6 +29,8 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _TOO_LARGE = "larger than max"
 _SENDING_CUT = "Internal error from Core"
 """What our side of a call says where the other side ended it while we were sending, and its status came too late."""
+_DROPPED = "CANCELLED"
+"""What a server says, in place of any reason, to a call that reaches it in the moment in which it stops."""
 
 _BARE: Mapping[grpc.StatusCode, Code] = {
     grpc.StatusCode.CANCELLED: Code.CALL_CANCELLED,
@@ -88,6 +90,8 @@ def error_from_call(error: grpc.aio.AioRpcError) -> TutelageError:
         return ServiceError(Code.MESSAGE_TOO_LARGE, text)
     if error.code() is grpc.StatusCode.INTERNAL and text == _SENDING_CUT:
         return ServiceError(Code.SERVICE_UNAVAILABLE, "the call was ended while it was still being sent: try again")
+    if error.code() is grpc.StatusCode.CANCELLED and text == _DROPPED:
+        return ServiceError(Code.SERVICE_UNAVAILABLE, "the service stopped before it answered: try again")
     code = _BARE.get(error.code(), Code.SERVICE_FAILED)
     return error_for(code, f"{error.code().name}: {text}")
 

@@ -18,6 +18,8 @@ from tutelage.grpc_errors import error_from_call
     [
         (grpc.StatusCode.INTERNAL, "Internal error from Core", Code.SERVICE_UNAVAILABLE),
         (grpc.StatusCode.INTERNAL, "something else", Code.SERVICE_FAILED),
+        (grpc.StatusCode.CANCELLED, "CANCELLED", Code.SERVICE_UNAVAILABLE),
+        (grpc.StatusCode.CANCELLED, "Channel closed.", Code.CALL_CANCELLED),
         (grpc.StatusCode.UNAVAILABLE, "Connection refused", Code.SERVICE_UNAVAILABLE),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max", Code.MESSAGE_TOO_LARGE),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "", Code.SERVICE_UNAVAILABLE),
