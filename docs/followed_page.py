@@ -23,8 +23,8 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 _CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"^\$ (.*(?:\\\n.*)*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
-"""A command, and the answer below it."""
+_COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+"""A command, whose lines but the last end in a backslash, and the answer below it."""
 _CHANGING = (
     (re.compile(r"sha256:[0-9a-f]{64}"), "sha256:DIGEST"),
     (re.compile(r"[0-9a-f]{24}/(fused|exit[1-4]|teacher)"), "SPACE"),
@@ -33,6 +33,9 @@ _CHANGING = (
     (re.compile(r'"(fused|exit[1-4])"'), '"READOUT"'),
     (re.compile(r'"[A-Za-z0-9+/]{60,}={0,2}"'), '"BYTES"'),
     (re.compile(r'"(\d+(\.\d+)?)s"'), '"SECONDS"'),
+    (re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} +\d+ [\d:]+ \d{4}"), "DATE"),
+    (re.compile(r"(-[0-9a-f]{7,10})?-[bcdfghjklmnpqrstvwxz2456789]{5}\b"), "-POD"),
+    (re.compile(r"\b(\d+m(\d+s)?|\d+s)(?= *$)", re.MULTILINE), "AGE"),
     (re.compile(r"-?\d+(\.\d+)?(e-?\d+)?"), "N"),
     (re.compile(r"[ ─]{2,}"), " "),
 )
