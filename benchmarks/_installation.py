@@ -140,6 +140,7 @@ def _visitor(name: str, namespace: str, image: str, words: str) -> dict[str, Any
         "command": ["tutelage", "device", "visit", *device.split(), *tls.split(), *words.split()],
         "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
         "volumeMounts": [{"name": "tls", "mountPath": "/tls", "readOnly": True}],
     }
     spec = {
