@@ -103,6 +103,7 @@ check: $(DEV_STAMP) proto-lint proto-check ## format, lint, types, layout, bound
 	$(BIN)/python docs/generate_results.py --check
 	$(BIN)/python docs/generate_speed.py --check
 	$(BIN)/python docs/generate_year.py --check
+	$(BIN)/python docs/generate_sizing.py --check
 	$(BIN)/python charts/generate_dashboard.py --check
 	$(BIN)/python charts/generate_readme.py --check
 	$(BIN)/python -m pytest -q $(LAYOUT_TESTS)
@@ -136,6 +137,7 @@ fmt: $(DEV_STAMP) ## fix what `check` can fix
 	$(BIN)/python docs/generate_results.py
 	$(BIN)/python docs/generate_speed.py
 	$(BIN)/python docs/generate_year.py
+	$(BIN)/python docs/generate_sizing.py
 	$(BIN)/python charts/generate_dashboard.py
 	$(BIN)/python charts/generate_readme.py
 

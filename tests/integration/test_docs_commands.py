@@ -15,7 +15,7 @@ from shown_commands import PAGES, ROOT, commands_of, is_synopsis
 
 from tutelage.cli import COMMAND_GROUP, build_command
 
-SHELL = re.compile(r" \| | \d?> ?|; ")
+SHELL = re.compile(r" \| | && | \d?> ?|; ")
 """Where a command of ours ends and the shell goes on."""
 SHOWN = [(page.name, line) for page in PAGES for line in commands_of(page)]
 
@@ -33,7 +33,7 @@ def test_pages_show_commands_of_every_kind() -> None:
 @pytest.mark.parametrize(("page", "line"), only("make "))
 def test_make_knows_the_target_of_a_shown_command(page: str, line: str) -> None:
     found = subprocess.run(
-        ["make", "-n", *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+        ["make", "-n", *shlex.split(SHELL.split(line, maxsplit=1)[0])[1:]], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, f"{page}: {line}: {found.stderr}"
 
