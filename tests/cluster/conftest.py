@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,12 +30,23 @@ OTHERS = ("redis:7-bookworm", "minio/minio:RELEASE.2025-09-07T16-13-09Z")
 
 TEST_SECONDS = 600
 """A whole release may have to start."""
+ORDER = ("install", "safety", "jobs", "faults", "loop", "executor", "lifecycle", "certificates", "docs_grpcurl")
+"""What is told first where time is short; other files follow."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent == HERE and item.get_closest_marker("timeout") is None:
+    own = [item for item in items if item.path.parent == HERE]
+    for item in own:
+        if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+    places = {f"test_{name}": place for place, name in enumerate(ORDER)}
+    own.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    items[:] = [*(item for item in items if item.path.parent != HERE), *own]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.path.parent == HERE and time.time() > float(os.environ.get("TUTELAGE_CLUSTER_UNTIL") or "inf"):
+        pytest.skip("the time that was given to tests on a cluster is over")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

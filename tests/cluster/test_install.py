@@ -46,7 +46,7 @@ async def test_the_defaults_are_ready_and_recognise_somebody_within_five_minutes
 
 def test_helm_test_goes_through_the_loop(nothing: tuple[Namespace, Release]):
     _, release = nothing
-    assert "Phase:          Succeeded" in release.helm("test", NAME, "--timeout", "120s")
+    assert "Phase:          Succeeded" in release.helm("test", NAME, "--logs", "--timeout", "180s")
 
 
 def test_uninstalling_leaves_the_volumes_and_nothing_else(nothing: tuple[Namespace, Release]):
