@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from helm_release import NAME, Release
-from kube import Namespace, namespace
+from helm_release import NAME, RefusedError, Release
+from kube import Namespace, namespace, until
 
 from device_sim.public import Public
 from device_sim.sensor import Condition
@@ -45,15 +45,25 @@ async def test_the_defaults_are_ready_and_recognise_somebody_within_five_minutes
 
 
 def test_helm_test_goes_through_the_loop(nothing: tuple[Namespace, Release]):
-    _, release = nothing
-    assert "Phase:          Succeeded" in release.helm("test", NAME, "--logs", "--timeout", "180s")
+    place, release = nothing
+    try:
+        said = release.helm("test", NAME, "--timeout", "180s")
+    except RefusedError as refusal:
+        raise AssertionError(place.log(f"{NAME}-smoke")) from refusal
+    assert "Phase:          Succeeded" in said
 
 
 def test_uninstalling_leaves_the_volumes_and_nothing_else(nothing: tuple[Namespace, Release]):
     place, release = nothing
     release.uninstall()
-    assert place.left() == [
+    volumes = [
         f"PersistentVolumeClaim data-{NAME}-minio-0",
         f"PersistentVolumeClaim data-{NAME}-redis-0",
         f"PersistentVolumeClaim device-{NAME}-device-0",
     ]
+
+    def nothing_else() -> bool:
+        assert place.left() == volumes
+        return True
+
+    until(nothing_else, 120, "Pods have ended")
