@@ -33,7 +33,11 @@ def test_pages_show_commands_of_every_kind() -> None:
 @pytest.mark.parametrize(("page", "line"), only("make "))
 def test_make_knows_the_target_of_a_shown_command(page: str, line: str) -> None:
     found = subprocess.run(
-        ["make", "-n", *shlex.split(SHELL.split(line, maxsplit=1)[0])[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+        ["make", "-n", *shlex.split(SHELL.split(line, maxsplit=1)[0])[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert found.returncode == 0, f"{page}: {line}: {found.stderr}"
 
