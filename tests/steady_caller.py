@@ -2,9 +2,9 @@
 
 It runs in a Pod of the release's namespace with the labels of the smoke check, which policies let in everywhere, and
 the operator's certificate. What may be repeated its channel repeats, as every client's does. A recognition is no such
-call: where the service stopped in that moment, the client does what a sensor does, and shows the capture once more as
-the same attempt; it counts how often. Each second it prints a line, `told` and JSON: how many calls of each kind went
-well, how many captures were shown `again`, and which calls `failed`.
+call: while a device is not there, the client does what a sensor does, and shows the capture again as the same attempt,
+for as long as somebody would stand before a door; it counts how often. Each second it prints a line, `told` and JSON: how many calls of each kind went well, how many captures were shown `again`, and which calls
+`failed`.
 """
 
 from __future__ import annotations
@@ -44,13 +44,15 @@ def to(name, port, module, service):
 
 async def recognized(device):
     shown = device_pb2.RecognizeRequest(capture=capture, attempt=secrets.token_hex(8))
-    try:
-        await device.Recognize(shown, timeout=20)
-    except TutelageError as error:
-        if error.code != "service-unavailable":
-            raise
+    patience = time.monotonic() + 20
+    while True:
+        try:
+            return await device.Recognize(shown, timeout=20)
+        except TutelageError as error:
+            if error.code != "service-unavailable" or time.monotonic() > patience:
+                raise
         counts["again"] += 1
-        await device.Recognize(shown, timeout=20)
+        await asyncio.sleep(0.5)
 
 async def keep(what, call):
     while True:

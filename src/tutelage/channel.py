@@ -55,6 +55,8 @@ OPTIONS = (
     ("grpc.enable_retries", 0),  # here, where the catalogue is known; twice would multiply
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),  # gRPC's two minutes would outlive a restart by far
+    # Whoever was restarted may have another address: half a minute, gRPC's own, is long before a closed door.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
 )
 
 FIRST_PAUSE_S = 0.1
