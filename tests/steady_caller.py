@@ -3,8 +3,8 @@
 It runs in a Pod of the release's namespace with the labels of the smoke check, which policies let in everywhere, and
 the operator's certificate. What may be repeated its channel repeats, as every client's does. A recognition is no such
 call: while a device is not there, the client does what a sensor does, and shows the capture again as the same attempt,
-for as long as somebody would stand before a door; it counts how often. Each second it prints a line, `told` and JSON: how many calls of each kind went well, how many captures were shown `again`, and which calls
-`failed`.
+for as long as somebody would stand before a door; it counts how often. Each second it prints a line, `told` and JSON:
+how many calls of each kind went well, how many captures were shown `again`, and which calls `failed`.
 """
 
 from __future__ import annotations
