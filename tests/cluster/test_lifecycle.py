@@ -209,7 +209,8 @@ def test_the_number_of_registries_follows_their_processor_time(life: Life):
 
     def measured() -> bool:
         found = api.read_namespaced_horizontal_pod_autoscaler(f"{NAME}-model-registry", life.place.name)
-        return any(m.resource.current.average_utilization is not None for m in found.status.current_metrics or ())
+        metrics = [m.resource.current for m in found.status.current_metrics or () if m.resource]  # at first of no kind
+        return any(current.average_utilization is not None for current in metrics)
 
     assert until(measured, 120, "the autoscaler knows the processor time of registries")
 
