@@ -14,8 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from device_sim import store_commands
-from device_sim.reaching import Reached, device_reached, with_options_of
+from device_sim.reaching import Reached, device_reached
 from device_sim.visit_command import visit
+from tutelage.commands.reaching import with_options_of
 from tutelage.errors import UsageError
 
 __all__ = ["app"]

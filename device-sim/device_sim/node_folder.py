@@ -19,6 +19,7 @@ from device_sim.device_settings import DeviceKeys
 from device_sim.first_student import first_student
 from device_sim.generations import Generations
 from device_sim.node_settings import NodeSettings
+from tutelage.adoption import SHIPPED_SEAL_KEY, SHIPPED_TRUST
 from tutelage.errors import SettingsError, TutelageError
 from tutelage.registry_client import RegistryClient
 from tutelage.sealing import key_in, make_key, read_key
@@ -28,7 +29,6 @@ from tutelage.signing import make_signer, read_public_key, read_signer
 __all__ = ["JOBS", "STORE", "open_generations", "read_keys"]
 
 STORE, STUDENTS, JOBS = "store.sqlite", "students", "jobs"
-_ASSETS = resources.files("tutelage") / "assets"
 _PREFIX = f"{PREFIX}DEVICE_"
 
 
@@ -48,8 +48,8 @@ def read_keys(settings: NodeSettings) -> DeviceKeys:
         if settings.fleet_key is not None:
             fleet = key_in(settings.fleet_key.value, f"{_PREFIX}FLEET_KEY_FILE")
         else:
-            with resources.as_file(_ASSETS) as assets:
-                fleet = read_key(assets / "impostors.key")
+            with resources.as_file(SHIPPED_SEAL_KEY) as shipped:
+                fleet = read_key(shipped)
         if settings.signer_file is not None:
             signer = read_signer(settings.signer_file)
         else:
@@ -80,7 +80,7 @@ def _trusted(settings: NodeSettings) -> list[Ed25519PublicKey]:
     try:
         if settings.trusted_files:
             return [read_public_key(path) for path in settings.trusted_files]
-        with resources.as_file(_ASSETS) as assets:
-            return [read_public_key(assets / "release.pub")]
+        with resources.as_file(SHIPPED_TRUST) as shipped:
+            return [read_public_key(shipped)]
     except TutelageError as error:
         raise SettingsError(f"{_PREFIX}TRUSTED_FILES: {error.message}") from error

@@ -1,139 +1,51 @@
-"""How a command reaches a device or a service: options that are the same everywhere, and what is made of them.
-
-Heavy imports wait until a command runs, so that `tutelage --help` stays quick.
-"""
+"""How a command reaches a device: its address beside the options by which all services are reached."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
-from datetime import timedelta
-from functools import partial, wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import typer
 
-from tutelage.errors import MissingExtraError, SettingsError
-from tutelage.settings import Address
+from tutelage.commands.reaching import Way, way, with_options_of
 
-if TYPE_CHECKING:
-    from tutelage.channel import ChannelSettings
+__all__ = ["Asked", "Reached", "device_reached"]
 
-__all__ = ["Reached", "Way", "device_reached", "way", "with_options_of"]
+Address = Annotated[
+    str, typer.Option(metavar="HOST:PORT", envvar="TUTELAGE_DEVICE_ADDRESS", help="Where the device takes calls.")
+]
 
 
-class Reached(Protocol):
-    """The device that a command asks: `device_sim.device_client.DeviceClient`, which needs the extra `grpc`."""
+class Asked(Protocol):
+    """A device that answers calls."""
 
     def ask(self, method: str, request: Any) -> Any:
         """The answer of the call named `method`."""
-
-    def events(self, request: Any) -> Iterator[Any]:
-        """Events as they come, without end."""
 
     def close(self) -> None:
         """End the connection."""
 
 
-Tls = Annotated[bool, typer.Option("--tls", help="Speak TLS; any of the files below means it too.")]
-CaFile = Annotated[Path | None, typer.Option(help="PEM file of who signed the other side's certificate.")]
-CertificateFile = Annotated[Path | None, typer.Option(help="PEM file of your own certificate.")]
-KeyFile = Annotated[Path | None, typer.Option(help="PEM file of its private key.")]
-ServerName = Annotated[str | None, typer.Option(help="Name in the other side's certificate, if another.")]
-Timeout = Annotated[float, typer.Option(min=0.1, max=600, metavar="SECONDS", help="For one call.")]
+class Reached(Asked, Protocol):
+    """The device that a command asks: `device_sim.device_client.DeviceClient`, which needs the extra `grpc`."""
+
+    def events(self, request: Any) -> Iterator[Any]:
+        """Events as they come, without end."""
 
 
-class Way:
-    """How services are called, wherever they are."""
-
-    def __init__(self, timeout: timedelta, settings: Callable[[str], ChannelSettings]) -> None:
-        """Allow each call `timeout`; `settings` makes those of a channel to HOST:PORT, or raises `ValueError`."""
-        self.timeout, self._settings = timeout, settings
-
-    def to(self, address: str) -> ChannelSettings:
-        """The way to the service at `address`, HOST:PORT.
-
-        Raises:
-            SettingsError: The address, or an option, cannot be used.
-        """
-        try:
-            return self._settings(address)
-        except ValueError as error:
-            raise SettingsError(f"{address} cannot be called with these options: {error}") from error
-
-
-def way(
-    *,
-    tls: Tls = False,
-    ca_file: CaFile = None,
-    certificate_file: CertificateFile = None,
-    key_file: KeyFile = None,
-    server_name: ServerName = None,
-    timeout: Timeout = 30.0,
-) -> Way:
-    """How these options lead to services.
-
-    Raises:
-        MissingExtraError: What calls need is not installed.
-    """
-    try:
-        from tutelage.channel import ChannelSettings  # noqa: PLC0415
-        from tutelage.tls import ClientTls  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("grpc", "calling a device or a service") from error
-    enabled = tls or bool(ca_file or certificate_file)
-
-    def settings(address: str) -> ChannelSettings:
-        how = ClientTls(enabled, ca_file, certificate_file, key_file, server_name)
-        return ChannelSettings(Address.parse(address), how)
-
-    return Way(timedelta(seconds=timeout), settings)
-
-
-def device_reached(
-    *,
-    address: Annotated[
-        str, typer.Option(metavar="HOST:PORT", envvar="TUTELAGE_DEVICE_ADDRESS", help="Where the device takes calls.")
-    ] = "127.0.0.1:50061",
-    tls: Tls = False,
-    ca_file: CaFile = None,
-    certificate_file: CertificateFile = None,
-    key_file: KeyFile = None,
-    server_name: ServerName = None,
-    timeout: Timeout = 30.0,
-) -> Any:
-    """A client of the device that these options lead to.
+def _device(reached: Callable[[], Way], *, address: Address = "127.0.0.1:50061") -> Any:
+    """A client of the device at `address`.
 
     Raises:
         SettingsError: An option cannot be used.
         ServiceError: Nobody answers there.
         MissingExtraError: What calls need is not installed.
     """
-    reached = way(
-        tls=tls,
-        ca_file=ca_file,
-        certificate_file=certificate_file,
-        key_file=key_file,
-        server_name=server_name,
-        timeout=timeout,
-    )
-    from device_sim.device_client import DeviceClient  # noqa: PLC0415
+    how = reached()
+    from device_sim.device_client import DeviceClient  # noqa: PLC0415 - needs what `reached` has looked for
 
-    return DeviceClient(reached.to(address), timeout=reached.timeout)
+    return DeviceClient(how.to(address), timeout=how.timeout)
 
 
-def with_options_of(shared: Callable[..., Any], command: Callable[..., None]) -> Callable[..., None]:
-    """`command` with the options of `shared` beside its own; its first argument becomes what calls `shared` by them."""
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    more = list(inspect.signature(shared, eval_str=True).parameters.values())
-
-    @wraps(command)
-    def run(**words: Any) -> None:
-        options = {parameter.name: words.pop(parameter.name) for parameter in more}
-        command(partial(shared, **options), **words)
-
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *more)]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    return run
+device_reached = with_options_of(way, _device)
+"""A client of the device that options lead to, as `_device` makes it."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from device_sim.interruption import terminated_as_interrupted
-from device_sim.reaching import Way, way, with_options_of
+from tutelage.commands.reaching import Way, way, with_options_of
 from tutelage.errors import UsageError
 
 if TYPE_CHECKING:

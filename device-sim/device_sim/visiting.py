@@ -13,7 +13,7 @@ from typing import Any
 from device_sim.drift import conditions_at_wear
 from device_sim.patience import Patience
 from device_sim.public import Public, Visitor
-from device_sim.reaching import Reached
+from device_sim.reaching import Asked
 from device_sim.sensor import Condition
 from device_sim.site import STRANGER
 from tutelage.api.device.v1 import device_pb2 as pb
@@ -89,14 +89,14 @@ class Visiting:
     """Lets a public come to one device."""
 
     def __init__(
-        self, opened: Callable[[], Reached], public: Public, patience: Patience, *, pause: Callable[[], None]
+        self, opened: Callable[[], Asked], public: Public, patience: Patience, *, pause: Callable[[], None]
     ) -> None:
         """Call the device that `opened` gives when first asked; it may be away as long as `patience` lasts.
 
         `pause` is called between two visits.
         """
         self._open, self._public, self._patience, self._pause = opened, public, patience, pause
-        self._device: Reached | None = None
+        self._device: Asked | None = None
 
     def generation(self) -> str:
         """Name of the student that recognises."""
@@ -151,7 +151,7 @@ class Visiting:
     def _ask(self, method: str, request: Any) -> Any:
         return self._patience.with_(lambda: self._reached().ask(method, request))
 
-    def _reached(self) -> Reached:
+    def _reached(self) -> Asked:
         if self._device is None:
             self._device = self._open()
         return self._device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -47,9 +47,6 @@ class ScriptedDevice:
 
     def tries(self) -> list[pb.RecognizeRequest]:
         return [request for method, request in self.asked if method == "Recognize"]
-
-    def events(self, request: Any) -> Iterator[Any]:
-        raise NotImplementedError
 
     def close(self) -> None:
         self.asked.append(("close", None))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tutelage.channel import ChannelSettings
 
 __all__ = ["Way", "way", "with_options_of"]
+
+Result = TypeVar("Result")
 
 
 Tls = Annotated[bool, typer.Option("--tls", help="Speak TLS; any of the files below means it too.")]
@@ -78,15 +80,15 @@ def way(
     return Way(timedelta(seconds=timeout), settings)
 
 
-def with_options_of(shared: Callable[..., Any], command: Callable[..., None]) -> Callable[..., None]:
+def with_options_of(shared: Callable[..., Any], command: Callable[..., Result]) -> Callable[..., Result]:
     """`command` with the options of `shared` beside its own; its first argument becomes what calls `shared` by them."""
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     more = list(inspect.signature(shared, eval_str=True).parameters.values())
 
     @wraps(command)
-    def run(**words: Any) -> None:
-        options = {parameter.name: words.pop(parameter.name) for parameter in more}
-        command(partial(shared, **options), **words)
+    def run(**words: Any) -> Result:
+        options = {parameter.name: words.pop(parameter.name) for parameter in more if parameter.name in words}
+        return command(partial(shared, **options), **words)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *more)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
