@@ -1,69 +1,30 @@
-"""A server that is called for real on this machine: its health, its errors, its end."""
+"""A server that is called for real on this machine: its answers, its errors, its logs and metrics."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 import urllib.request
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
-from datetime import timedelta
-from functools import partial
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("grpc")
 
-import echo_service
 import grpc
-from echo_service import KINDS, NAME, Echo, invoke, service, stubs
+from echo_server import LOOPBACK, serving, settings, until
+from echo_service import KINDS, NAME, Echo, invoke, stubs
 from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from tutelage.errors import SettingsError
 from tutelage.log import configure_logging
 from tutelage.metrics import CallMetrics, MetricsServer
-from tutelage.server import ALIVE, MAX_MESSAGE_BYTES, Server, ServerSettings
+from tutelage.server import MAX_MESSAGE_BYTES, Server
 from tutelage.settings import Address
 
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SECRET_TEXT = "anna-of-gate-seven"
-LOOPBACK = "127.0.0.1"
-
-
-def settings(**other) -> ServerSettings:
-    quick = {"drain_notice": timedelta(0), "drain_grace": timedelta(seconds=5)}
-    often = {"health_interval": timedelta(milliseconds=20), "health_timeout": timedelta(milliseconds=200)}
-    return ServerSettings(**{"address": Address(LOOPBACK, 0), **quick, **often, **other})
-
-
-@asynccontextmanager
-async def serving(echo: Echo, *, checks=None, layers=(), **other):
-    """A server with the echo service, and a plain channel to it."""
-    async with Server(settings(**other), [service(echo, checks)], layers) as server:
-        echo.release.set()
-        async with grpc.aio.insecure_channel(f"{LOOPBACK}:{server.port}") as channel:
-            yield server, channel
-
-
-async def health_of(channel: grpc.aio.Channel, name: str) -> int:
-    request = health_pb2.HealthCheckRequest(service=name)
-    return (await health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)).status
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await condition():
-            await asyncio.sleep(0.01)
 
 
 def info_of(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
@@ -84,37 +45,6 @@ def log() -> io.StringIO:
     stream = io.StringIO()
     configure_logging("debug", stream)
     return stream
-
-
-def test_health_follows_the_dependencies_by_service_and_overall():
-    answers = {"redis": False}
-
-    async def redis():
-        if not answers["redis"]:
-            raise ConnectionError("refused")
-
-    async def scenario():
-        async with serving(Echo(), checks={"redis": redis}) as (_, channel):
-            assert await health_of(channel, NAME) == NOT_SERVING
-            assert await health_of(channel, "") == NOT_SERVING
-            for up, status in ((True, SERVING), (False, NOT_SERVING), (True, SERVING)):
-                answers["redis"] = up
-
-                async def both(wanted=status):
-                    return {await health_of(channel, name) for name in ("", NAME)} == {wanted}
-
-                await until(both)
-
-    asyncio.run(scenario())
-
-
-def test_a_dependency_that_hangs_is_down():
-    async def scenario():
-        async with serving(Echo(), checks={"s3": asyncio.Event().wait}) as (_, channel):
-            await asyncio.sleep(0.5)
-            assert await health_of(channel, NAME) == NOT_SERVING
-
-    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -255,99 +185,6 @@ def test_two_hundred_calls_run_at_once_and_one_too_many_is_turned_away():
     assert asyncio.run(scenario()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, {"wait"})
 
 
-def test_a_drain_tells_health_first_lets_a_call_end_and_takes_no_new_one():
-    async def scenario():
-        echo = Echo()
-        async with serving(echo, drain_notice=timedelta(seconds=0.3)) as (server, channel):
-            echo.release.clear()
-            stub = stubs()[1].EchoServiceStub(channel)
-            running = asyncio.ensure_future(stub.One(stubs()[0].Text(text="wait"), timeout=10))
-            await echo.entered.wait()
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=NAME), timeout=20)
-            seen = [(await watch.read()).status]
-            draining = asyncio.create_task(server.drain())
-            while seen[-1] != NOT_SERVING or len(seen) == 1:
-                seen.append((await watch.read()).status)
-            assert (await stub.One(stubs()[0].Text(text="still"), timeout=5)).text == "still"
-            await asyncio.sleep(0.5)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stub.One(stubs()[0].Text(text="late"), timeout=5)
-            assert not draining.done()
-            echo.release.set()
-            assert (await running).text == "wait"
-            async with asyncio.timeout(2):  # the open watch does not hold it up for the whole grace period
-                await draining
-            return caught.value.code(), echo.calls, seen
-
-    code, calls, seen = asyncio.run(scenario())
-    assert (code, calls) == (grpc.StatusCode.UNAVAILABLE, 2)
-    assert seen[-1] == NOT_SERVING
-
-
-def test_a_call_that_outlives_the_grace_period_is_cancelled():
-    async def scenario():
-        echo = Echo()
-        async with serving(echo, drain_grace=timedelta(seconds=0.2)) as (server, channel):
-            echo.release.clear()
-            stub = stubs()[1].EchoServiceStub(channel)
-            running = asyncio.ensure_future(stub.One(stubs()[0].Text(text="wait"), timeout=20))
-            await echo.entered.wait()
-            await server.drain()
-            with pytest.raises(grpc.aio.AioRpcError):
-                await running
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_that_is_told_to_end_answers_its_running_call_and_exits_with_zero(number: int):
-    environment = {
-        **os.environ,
-        "TUTELAGE_SERVER_ADDRESS": f"{LOOPBACK}:0",
-        "TUTELAGE_SERVER_DRAIN_NOTICE": "0",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    command = [sys.executable, str(Path(echo_service.__file__))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-
-            async def scenario():
-                port = int(await asyncio.to_thread(process.stdout.readline))
-                async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
-                    call = stubs()[1].EchoServiceStub(channel).One(stubs()[0].Text(text="wait"), timeout=20)
-                    task = asyncio.ensure_future(call)
-                    assert await asyncio.to_thread(process.stdout.readline) == "entered\n"
-                    process.send_signal(number)
-                    return (await task).text
-
-            assert asyncio.run(scenario()) == "wait"
-            assert process.wait(timeout=20) == 0
-        finally:
-            process.kill()
-
-
-def test_a_second_signal_ends_it_at_once():
-    async def scenario():
-        echo = Echo()
-        hour = timedelta(hours=1)
-        async with serving(echo, drain_notice=timedelta(minutes=10), drain_grace=hour) as (server, channel):
-            echo.release.clear()
-            ending = asyncio.create_task(server.serve_until_signalled())
-            stub = stubs()[1].EchoServiceStub(channel)
-            running = asyncio.ensure_future(stub.One(stubs()[0].Text(text="wait"), timeout=60))
-            await echo.entered.wait()
-            os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.sleep(0.1)
-            assert not running.done()
-            os.kill(os.getpid(), signal.SIGTERM)
-            async with asyncio.timeout(5):
-                await ending
-            with pytest.raises(grpc.aio.AioRpcError):
-                await running
-
-    asyncio.run(scenario())
-
-
 def test_reflection_lists_the_services_and_describes_them():
     async def scenario():
         async with serving(Echo()) as (_, channel):
@@ -395,57 +232,5 @@ def test_an_address_that_is_taken_is_refused():
         async with serving(Echo()) as (server, _):
             with pytest.raises(SettingsError, match=f"{LOOPBACK}:{server.port}"):
                 Server(settings(address=Address(LOOPBACK, server.port)), [])
-
-    asyncio.run(scenario())
-
-
-def test_probes_ask_for_health_in_plain_text_and_for_nothing_else():
-    answers = {"redis": True}
-
-    async def redis():
-        if not answers["redis"]:
-            raise ConnectionError("refused")
-
-    async def scenario():
-        plain = Address(LOOPBACK, 0)
-        async with (
-            serving(Echo(), checks={"redis": redis}, probe_address=plain) as (server, _),
-            grpc.aio.insecure_channel(f"{LOOPBACK}:{server.probe_port}") as probes,
-        ):
-            for up, status in ((True, SERVING), (False, NOT_SERVING)):
-                answers["redis"] = up
-
-                async def told(wanted=status):
-                    return await health_of(probes, "") == wanted
-
-                await until(told)
-                assert await health_of(probes, ALIVE) == SERVING
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await invoke(stubs()[1].EchoServiceStub(probes), "One", "a", "b")
-            assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
-            await server.drain()
-            with pytest.raises(grpc.aio.AioRpcError):
-                await health_of(probes, ALIVE)
-
-    asyncio.run(scenario())
-
-
-def test_a_server_that_drains_is_alive_and_takes_no_more():
-    async def scenario():
-        slow = {"drain_notice": timedelta(seconds=5), "probe_address": Address(LOOPBACK, 0)}
-        async with (
-            serving(Echo(), **slow) as (server, _),
-            grpc.aio.insecure_channel(f"{LOOPBACK}:{server.probe_port}") as probes,
-        ):
-
-            async def serves(wanted=SERVING):
-                return await health_of(probes, "") == wanted
-
-            await until(serves)
-            draining = asyncio.create_task(server.drain())
-            await until(partial(serves, NOT_SERVING))
-            assert await health_of(probes, ALIVE) == SERVING
-            await server.stop()
-            await draining
 
     asyncio.run(scenario())
