@@ -177,8 +177,13 @@ async def test_an_upgrade_fails_no_call_and_loses_no_job_no_version_and_no_key(l
     assert told["failed"] == []
     assert life.tags() == {life.tag}
     assert secrets(life.place) == kept
+    await nothing_is_lost(life, job.job_id, made)
+
+
+async def nothing_is_lost(life: Life, job_id: str, made: list[str]) -> None:
+    """The job ends well and becomes a version beside those that were `made`; every device knows everybody."""
     async with working(life.now) as work:
-        job = await work.ended(job.job_id)
+        job = await work.ended(job_id)
     assert job.progress.state == STATE.JOB_STATE_SUCCEEDED, job
     assert await known(life.now) == EVERYBODY
     assert set(await listed(life.now, job.result.digest)) == {*made, job.result.digest}
@@ -227,11 +232,7 @@ async def test_going_back_fails_no_call_and_loses_no_job_no_version_and_no_key(l
     assert told["failed"] == []
     assert life.tags() == {OLD_TAG}
     assert secrets(life.place) == kept
-    async with working(life.now) as work:
-        job = await work.ended(job.job_id)
-    assert job.progress.state == STATE.JOB_STATE_SUCCEEDED, job
-    assert await known(life.now) == EVERYBODY
-    assert set(await listed(life.now, job.result.digest)) == {*made, job.result.digest}
+    await nothing_is_lost(life, job.job_id, made)
 
 
 async def test_uninstalling_ends_a_job_under_way_and_leaves_the_volumes_and_the_saved_keys(life: Life):
