@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 
 import pytest
+import yaml
 from developed_copy import DevelopedCopy
 from helm_release import NAME, Release
 from kube import Namespace, namespace, until
+from source_tree import ROOT
 
 from device_sim.public import Public
 from device_sim.sensor import Condition
@@ -85,3 +88,20 @@ def test_delete_leaves_the_volumes_and_their_keys(copy: tuple[DevelopedCopy, Nam
     volumes = ["data-{}-minio-0", "data-{}-redis-0", *(f"device-{{}}-device-{number}" for number in range(DEVICES))]
     kept = [*(f"PersistentVolumeClaim {volume.format(NAME)}" for volume in volumes), f"Secret {NAME}-keys"]
     until(lambda: place.left() == kept, 180, "only volumes and their keys are left")
+
+
+@pytest.mark.parametrize("profiles", ["kind", "full,-kind"])
+@pytest.mark.parametrize(("variable", "expected"), [("", "tutelage"), ("elsewhere", "elsewhere")])
+def test_a_profile_needs_no_variable_and_takes_the_one_that_is_set(profiles: str, variable: str, expected: str):
+    if shutil.which("skaffold") is None:
+        pytest.skip("skaffold is not installed")
+    environment = {name: value for name, value in os.environ.items() if name != "TUTELAGE_NAMESPACE"}
+    if variable:
+        environment["TUTELAGE_NAMESPACE"] = variable
+    words = ("render", "--profile", profiles, "--digest-source", "none", "--offline")
+    done = subprocess.run(["skaffold", *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    things = [thing for thing in yaml.safe_load_all(done.stdout) if isinstance(thing, dict)]
+    (certificate,) = [thing for thing in things if thing["metadata"]["name"] == f"{NAME}-redis-tls"]
+    assert f"{NAME}-redis.{expected}.svc," in certificate["metadata"]["annotations"]["tutelage/names"]
+    assert ("- name: torchserve" in done.stdout) == (profiles != "kind")
