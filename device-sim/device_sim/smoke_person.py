@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from device_sim.called_service import DEVICE, CalledService
 from device_sim.patience import Patience
@@ -32,11 +32,13 @@ class SmokePerson:
     patience: Patience
     services: tuple[str, ...] = ()
     """Those of `teacher` and `registry` that the device has to have; others it may do without."""
+    seed: int = field(default_factory=lambda: secrets.randbits(32))
+    """Whose fingers are shown: the person's, and after it the strangers'."""
 
     def __post_init__(self) -> None:
         """Make somebody up."""
         self.name = f"smoke-{secrets.randbelow(10**12):012d}"
-        self._public = Public(seed=secrets.randbits(32), persons=1 + STRANGERS)
+        self._public = Public(seed=self.seed, persons=1 + STRANGERS)
         self._to_erase = False
 
     def steps(self) -> Iterator[Step]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from importlib import resources
 from pathlib import Path
@@ -22,15 +23,23 @@ pytest.importorskip("student_distiller")
 
 from certificates import Authority
 from device_cloud import teaching
-from device_node import enrol_all, events, node, node_settings, status
+from device_node import events, node, node_settings, status
 from served_part import LOOPBACK
-from shipped_device import shipped_device, started, tutelage
+from shipped_device import PATIENT, shipped_device, started, tutelage
+from toy_device import SETTINGS
 
+from device_sim.called_service import DEVICE, CalledService
 from device_sim.node_settings import RegistrySettings, TeacherSettings
+from device_sim.patience import Patience
+from device_sim.public import Public
+from device_sim.sampling import SampleRules
+from device_sim.sensor import Condition
+from device_sim.smoke_person import SmokePerson
 from tutelage.api.device.v1 import device_pb2 as pb
 from tutelage.api.device.v1.device_pb2_grpc import DeviceServiceStub
+from tutelage.captures import encode_png
 from tutelage.channel import Channel, ChannelSettings
-from tutelage.errors import CATALOGUE, Code
+from tutelage.errors import CATALOGUE, Code, ServiceError
 from tutelage.settings import Address
 from tutelage.tls import ClientTls, ServerTls
 
@@ -154,14 +163,31 @@ async def test_a_device_that_should_have_a_registry_and_has_none_is_wrong(tmp_pa
         assert (await status(stub)).persons == 0
 
 
-async def test_a_student_that_knows_no_fingers_is_found_out(tmp_path: Path):
-    """The toy student has never seen a finger: whoever comes looks like everybody, or like nobody."""
-    async with calling_at(node_settings(tmp_path / "device")) as (stub, device):
-        await enrol_all(stub)
+async def test_a_device_that_knows_nobody_again_is_found_out(tmp_path: Path):
+    """Its rules ask for more than the highest score there is."""
+    blind = replace(SETTINGS, sampling=SampleRules(accept_score=1e3, sample_low=1e3, sample_high=2e3))
+    async with calling_at(node_settings(tmp_path / "device", blind)) as (stub, device):
         code, _, err = await tutelage("smoke", "--device", device)
         assert code == CATALOGUE[Code.SERVICE_WRONG].exit_code
-        assert "look at its student" in err
-        assert (await status(stub)).persons == 6
+        assert "the device did not accept 3 fresh captures" in err
+        assert (await status(stub)).persons == 0
+
+
+async def test_a_device_that_lets_strangers_in_is_found_out(tmp_path: Path):
+    """The strangers of the check are enrolled there under names of their own, so that each is accepted."""
+    public = Public(seed=7, persons=3)
+    strangers = {
+        f"stranger-{place}": [public.capture(place, press, Condition()) for press in range(3)] for place in (1, 2)
+    }
+    settings = shipped_device(tmp_path / "device", student_file=Path(str(STUDENT)))
+    async with calling_at(settings) as (stub, device):
+        for name, captures in strangers.items():
+            await stub.Enrol(pb.EnrolRequest(person=name, captures=map(encode_png, captures)), timeout=PATIENT)
+        where = ChannelSettings(Address.parse(device))
+        with CalledService(DEVICE, where, timeout=timedelta(seconds=PATIENT)) as called:
+            steps = {step.name: step for step in SmokePerson(called, Patience(0), seed=7).steps()}
+            with pytest.raises(ServiceError, match="the device let 2 strangers in"):
+                await asyncio.to_thread(steps["stranger"].do)
 
 
 @asynccontextmanager
