@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pod_security import RULES, containers
-from rendered_chart import VALUES, claims, component, name, objects, pods, text
+from rendered_chart import STORE, VALUES, claims, component, name, objects, pods, text
 
 pytest.importorskip("yaml")
 
@@ -44,6 +44,13 @@ def test_two_releases_in_one_namespace_share_nothing(values: dict[str, Any]):
     for kind in ("Deployment", "StatefulSet", "NetworkPolicy", "Service", "PodDisruptionBudget"):
         for found in objects(fast, kind, release="here"):
             assert _selector(found)["app.kubernetes.io/instance"] == "here"
+
+
+@pytest.mark.parametrize("store", sorted(BUILT_IN))
+def test_a_store_that_is_yours_leaves_nothing_of_its_own_here(store: str):
+    values = {store: {"builtIn": False, "external": STORE}}
+    assert {name(one) for one in objects({}) if store in name(one)} >= {f"tutelage-{store}", f"tutelage-{store}-tls"}
+    assert [name(one) for one in objects(values) if store in name(one)] == []
 
 
 @pytest.mark.parametrize("rule", RULES)

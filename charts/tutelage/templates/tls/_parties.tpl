@@ -3,7 +3,10 @@ and `localhost` for whoever forwards a port to it; a client is known by the firs
 {{- define "tutelage.parties" -}}
 {{- $fullname := include "tutelage.fullname" . -}}
 {{- $parties := dict -}}
-{{- range $component := list "teacher-inference" "student-distiller" "model-registry" "redis" "minio" -}}
+{{- $servers := list "teacher-inference" "student-distiller" "model-registry" -}}
+{{- if .Values.redis.builtIn }}{{ $servers = append $servers "redis" }}{{ end -}}
+{{- if .Values.minio.builtIn }}{{ $servers = append $servers "minio" }}{{ end -}}
+{{- range $component := $servers -}}
 {{- $name := printf "%s-%s" $fullname $component -}}
 {{- $_ := set $parties $component (list $name (printf "%s.%s" $name $.Release.Namespace) (printf "%s.%s.svc" $name $.Release.Namespace) (printf "%s.%s.svc.cluster.local" $name $.Release.Namespace) "localhost") -}}
 {{- end -}}
