@@ -21,7 +21,9 @@ of one attempt resemble each other, here and above: where all of an attempt are 
 
 **references**: none that the running student recognises, compared with the person's other references, may be missed.
 One that it misses already (a bad enrolment) does not block for ever, nor does one that falls short by no more than
-`reference_slack`: of three dozen references one lies near the accept score, and any change of students moves it. A
+`reference_slack`: of three dozen references one lies near the accept score, and any change of students moves it. By
+default the slack is what a calibration is uncertain by at that score. It is not added up over generations, so a
+reference may leave the accept score in small steps; the person is still held by the others and by what is held back. A
 person's only reference has nothing to be compared with but other persons' references: those accepted as somebody else
 may not become more.
 
@@ -84,8 +86,10 @@ class GateRules:
     """Of the test per person; with 0.975 two of two captures lost are too many, one of one is not."""
     chance_loss: float = 0.1
     """Share of a person's recognised captures that a sound change of students may lose."""
-    reference_slack: float = 0.0
-    """Score by which a reference may fall short of the accept score before it counts as missed by the candidate."""
+    reference_slack: float = 2.6
+    """Score by which a reference may fall short of the accept score before it counts as missed by the candidate. By
+    default the standard deviation of a calibration at score 30 (`tutelage.biometrics.calibration`): there the false
+    match rate is 1.8 in 1,000 instead of one."""
     max_latency_ratio: float = 1.1
     """Candidate's least latency over the running student's."""
     min_held_back: int = 5

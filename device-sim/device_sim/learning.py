@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from device_sim.recognition import Enrolled, RunningModel
 from tutelage.biometrics.features import cosines
 from tutelage.captures import Pixels, to_input
-from tutelage.errors import PersonError
+from tutelage.errors import PersonError, UsageError
 from tutelage.nn.self_distil import TrainingSet
 
 Floats = npt.NDArray[np.float32]
@@ -27,7 +28,11 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LearningRules:
-    """How labels are used."""
+    """How labels are used, and how much of what was learnt.
+
+    Raises:
+        UsageError: `shares` do not fall from 1 or less to above 0.
+    """
 
     soft_labels: bool = False
     """Learn the teacher's distribution over persons instead of its top choice."""
@@ -40,6 +45,14 @@ class LearningRules:
     one of the same person, so that a label of somebody else is quarantined."""
     plausible_rank: int = 3
     """A teacher's label is quarantined unless the running student finds the named person among this many nearest."""
+    shares: tuple[float, ...] = (1.0, 0.5, 0.25)
+    """Parts of a training's way that are tried in turn, until the gate lets one pass."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that are none, or that come in no order."""
+        falling = all(a > b for a, b in pairwise(self.shares))
+        if not (self.shares and falling and self.shares[0] <= 1.0 and self.shares[-1] > 0.0):
+            raise UsageError(f"shares must fall from 1 or less to above 0, got {self.shares}")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ reception. Every change is an event.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from device_sim.generations import Booted, Generations
 from device_sim.holdings import Holdings
 from device_sim.job import Descent
 from device_sim.keeping import Keeper
+from device_sim.learning import Labelled
 from device_sim.reception import Reception
 from device_sim.recognition import Neighbours, RunningModel
 from device_sim.records import State
@@ -32,13 +33,31 @@ from device_sim.training_sets import TrainingSets
 from device_sim.trial import gather_evidence, packaged, verdict_numbers
 from device_sim.watch import WatchDecision, WatchVerdict
 from tutelage.biometrics.matching import DecisionRule, Gallery
-from tutelage.errors import Code, PackageError, StorageError, TrainingError
+from tutelage.errors import Code, InputError, PackageError, StorageError, TrainingError
 from tutelage.impostors import open_impostors
 from tutelage.nn.packaging import Strangers
 from tutelage.package import StudentPackage, read_package
 
 _REMEMBERED = 1000
 """Latest decisions and samples looked at when a device starts."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A student before the gate."""
+
+    share: float
+    """How much of a training's way leads to it, above 0 to 1."""
+    data: bytes = field(repr=False)
+    """Its package."""
+    model: RunningModel
+    verdict: Verdict
+
+    @property
+    def said(self) -> str:
+        """What is told of a student that passed."""
+        way = "" if self.share == 1.0 else f"{100 * self.share:g}% of the way, more of it was refused; "
+        return f"{way}all checks hold; held back: {self.verdict.checks[0].reason}"
 
 
 class Succession:
@@ -131,22 +150,46 @@ class Succession:
             raise TrainingError(
                 Code.TRAINING_KILLED, "another student took over while this one was trained: train again"
             )
-        data = packaged(self.package, descent, trained, self._keys, self._clock())
-        model = self._model_of(read_package(data, trusted=[self._keys.signer.public_key()]))
-        held_back = self._holdings.labelled(self._sets.known(State.HELD_BACK))
-        evidence = gather_evidence(self.model, model, held_back, self.strangers.unseen.captures)
-        verdict = judge_gate(*evidence, self._settings.gate)
-        if not verdict.passed:
-            self._tell(EventKind.GATE_FAILED, "; ".join(verdict.reasons), verdict_numbers(verdict), descent.generation)
-            return verdict
-        said = f"all checks hold; held back: {verdict.checks[0].reason}"
-        self._tell(EventKind.GATE_PASSED, said, verdict_numbers(verdict), descent.generation)
-        neighbours = self._neighbours_in(model)
-        self.package = self.generations.promote(data)
-        self.reception.replace(model, neighbours, AttemptCounter.swapped)
+        tried = self._tried(descent, trained)
+        numbers = {**verdict_numbers(tried.verdict), "share": tried.share}
+        if not tried.verdict.passed:
+            self._tell(EventKind.GATE_FAILED, "; ".join(tried.verdict.reasons), numbers, descent.generation)
+            return tried.verdict
+        self._tell(EventKind.GATE_PASSED, tried.said, numbers, descent.generation)
+        neighbours = self._neighbours_in(tried.model)
+        self.package = self.generations.promote(tried.data)
+        self.reception.replace(tried.model, neighbours, AttemptCounter.swapped)
         learnt = {"training_set": float(descent.training_set)}
         self._tell(EventKind.GENERATION_SWAPPED, "the gate let it pass", learnt, descent.generation)
-        return verdict
+        return tried.verdict
+
+    def _tried(self, descent: Descent, trained: Trained) -> Tried:
+        """The largest part of the way that the gate lets pass; where it lets none pass, the largest of all.
+
+        Raises:
+            TutelageError: as `packaged`, all of the way leads to no student. Where a part of it leads to none, after
+                a training that went astray, the search ends.
+        """
+        held_back = self._holdings.labelled(self._sets.known(State.HELD_BACK))
+        refused: list[Tried] = []
+        for share in self._settings.learning.shares:
+            try:
+                tried = self._try(descent, trained, held_back, share)
+            except InputError:
+                if not refused:
+                    raise
+                break
+            if tried.verdict.passed:
+                return tried
+            refused.append(tried)
+        return refused[0]
+
+    def _try(self, descent: Descent, trained: Trained, held_back: Sequence[Labelled], share: float) -> Tried:
+        """A part of the way before the gate."""
+        data = packaged(self.package, descent, trained, self._keys, self._clock(), share=share)
+        model = self._model_of(read_package(data, trusted=[self._keys.signer.public_key()]))
+        evidence = gather_evidence(self.model, model, held_back, self.strangers.unseen.captures)
+        return Tried(share, data, model, judge_gate(*evidence, self._settings.gate))
 
     def install(self, data: bytes, digest: str | None = None) -> None:
         """Let a released version recognise; every person is enrolled in its space, and the former student stays behind.

@@ -21,15 +21,19 @@ from tutelage.biometrics.features import cosines
 from tutelage.captures import Pixels
 from tutelage.impostors import open_impostors
 from tutelage.nn.packaging import Origin, Strangers, package_student
-from tutelage.nn.students import StudentSpec, load_student
+from tutelage.nn.students import StudentSpec, load_student, part_way
 from tutelage.package import StudentPackage
 
 TIMED = 30
 """Recognitions timed for each student, in turns."""
 
 
-def packaged(running: StudentPackage, descent: Descent, trained: Trained, keys: DeviceKeys, time_s: float) -> bytes:
-    """A package of the trained student, calibrated in its own space on the impostors of `running`, signed.
+def packaged(
+    running: StudentPackage, descent: Descent, trained: Trained, keys: DeviceKeys, time_s: float, *, share: float = 1.0
+) -> bytes:
+    """A package of the student `share` of the way from the `running` one to the trained one, signed.
+
+    It is calibrated in its own space on the impostors of `running`.
 
     Raises:
         PackageError: the trained tensors are no student of this architecture.
@@ -43,9 +47,13 @@ def packaged(running: StudentPackage, descent: Descent, trained: Trained, keys: 
         teacher_space=info.teacher_space,
         created=datetime.fromtimestamp(time_s, UTC).isoformat(),
         parent=descent.parent,
-        training={k: trained.summary[k] for k in ("settings", "losses", "seconds", "peak_bytes", "samples")},
+        training={k: trained.summary[k] for k in ("settings", "losses", "seconds", "peak_bytes", "samples")}
+        | {"share": share},
     )
-    student = load_student(StudentSpec.from_json(info.student), trained.weights)
+    spec = StudentSpec.from_json(info.student)
+    student = load_student(spec, trained.weights)
+    if share < 1.0:
+        student = part_way(load_student(spec, running.weights), student, share)
     strangers = Strangers(*open_impostors(running.impostors, keys.fleet))
     return package_student(student, info.readout, strangers, origin, signer=keys.signer, seal_key=keys.fleet)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tutelage.errors import Code, PackageError
@@ -23,6 +23,7 @@ _VERSION = 20
 _MADE_BY_UNIX = (3 << 8) | _VERSION
 _NO_FLAGS, _STORED, _MIDNIGHT, _FIRST_OF_1980 = 0, 0, 0, 0x21
 _REGULAR_FILE_0644 = 0o100644 << 16
+_PIECE_BYTES = 1 << 20  # of a member: looked at while they are in the processor's cache
 _MAX_MEMBERS = 16  # bounds the work on a file made of millions of empty members
 _NAME = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)*")  # no folders, no case, nothing a file system could trip over
 
@@ -39,24 +40,43 @@ def pack(members: Mapping[str, bytes]) -> bytes:
     return b"".join([*local, _directory(described, offset)])
 
 
-def unpack(data: bytes | memoryview) -> dict[str, memoryview]:
+def whole(end: int) -> None:
+    """For `unpack`, where all bytes are there."""
+
+
+def unseen(name: str, piece: memoryview) -> None:
+    """For `unpack`, where nobody else looks at the members."""
+
+
+def unpack(
+    data: bytes | memoryview,
+    *,
+    arrived: Callable[[int], None] = whole,
+    seen: Callable[[str, memoryview], None] = unseen,
+) -> dict[str, memoryview]:
     """The members of an archive that `pack` could have made, in their order, where they lie in `data`: not copies.
+
+    `arrived` returns once so many bytes from the beginning of `data` are there: an archive is checked while it still
+    arrives. `seen` is told of each member piece by piece, before it is known whether the archive is intact.
 
     Raises:
         PackageError: `package-corrupt`, anything else, with the first fault found.
     """
     view = memoryview(data)
+    arrived(min(_LOCAL.size, len(view)))
     if view[:4] != _LOCAL_SIGNATURE:
         raise _corrupt("it does not begin like a zip archive")
     members: dict[str, memoryview] = {}
     described, offset = [], 0
     while view[offset : offset + 4] == _LOCAL_SIGNATURE:
-        member, content = _read(view, offset)
+        member, content = _read(view, offset, arrived, seen)
         if member.name in members or len(members) == _MAX_MEMBERS:
             raise _corrupt(f"it holds {member.name} twice, or too many members")
         members[member.name] = content
         described.append(member)
         offset = member.end
+        arrived(min(offset + _LOCAL.size, len(view)))
+    arrived(len(view))
     if view[offset:] != _directory(described, offset):
         raise _corrupt("its directory does not fit its members")
     return members
@@ -100,12 +120,15 @@ def _directory(members: Sequence[_Member], offset: int) -> bytes:
     return directory + _END.pack(_END_SIGNATURE, 0, 0, len(members), len(members), len(directory), offset, 0)
 
 
-def _read(view: memoryview, offset: int) -> tuple[_Member, memoryview]:
-    """The member at `offset` and its content."""
+def _read(
+    view: memoryview, offset: int, arrived: Callable[[int], None], seen: Callable[[str, memoryview], None]
+) -> tuple[_Member, memoryview]:
+    """The member at `offset`, whose header is there, and its content, once that is there too."""
     if len(view) < offset + _LOCAL.size:
         raise _corrupt("it ends in the middle of a header")
     _, _, _, method, _, _, crc, size, _, name_length, extra_length = _LOCAL.unpack_from(view, offset)
     start = offset + _LOCAL.size + name_length
+    arrived(min(start, len(view)))
     name = bytes(view[offset + _LOCAL.size : start]).decode("latin-1")
     if not _NAME.fullmatch(name):
         raise _corrupt(f"it holds a member of an unsuitable name, {name[:80]!r}")
@@ -114,7 +137,13 @@ def _read(view: memoryview, offset: int) -> tuple[_Member, memoryview]:
     content = view[start : start + size]
     if len(content) != size:
         raise _corrupt(f"it ends in the middle of {name}")
-    if zlib.crc32(content) != crc:
+    found = 0
+    for begin in range(0, size, _PIECE_BYTES):
+        piece = content[begin : begin + _PIECE_BYTES]
+        arrived(start + begin + len(piece))
+        found = zlib.crc32(piece, found)
+        seen(name, piece)
+    if found != crc:
         raise _corrupt(f"{name} is damaged")
     member = _Member(name, size, crc, offset)
     if view[offset:start] != member.local_header():

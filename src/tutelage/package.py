@@ -28,14 +28,15 @@ Nothing here executes what it reads: no pickle, no code, JSON and safetensors on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from tutelage.archive import pack, unpack
+from tutelage.archive import pack, unpack, whole
 from tutelage.canonical import canonical_json, parse_canonical
 from tutelage.errors import Code, PackageError, UsageError
 from tutelage.files import atomic_write, read_bytes
@@ -171,23 +172,29 @@ def read_package(source: Path | bytes | memoryview, *, trusted: Sequence[Ed25519
     return StudentPackage(manifest, weights, calibration, impostors, signature)
 
 
-def verify_package(data: bytes | memoryview, *, trusted: Sequence[Ed25519PublicKey]) -> PackageManifest:
+def verify_package(
+    data: bytes | memoryview, *, trusted: Sequence[Ed25519PublicKey], arrived: Callable[[int], None] = whole
+) -> PackageManifest:
     """What a package says of itself, after the checks of `read_package`; nothing of its bytes is copied.
+
+    `arrived` returns once so many bytes from the beginning of `data` are there: a package is verified while it still
+    arrives.
 
     Raises:
         PackageError: as `read_package`.
     """
-    _, manifest, _ = _verified(data, trusted)
+    _, manifest, _ = _verified(data, trusted, arrived)
     return PackageManifest(manifest)
 
 
 def _verified(
-    data: bytes | memoryview, trusted: Sequence[Ed25519PublicKey]
+    data: bytes | memoryview, trusted: Sequence[Ed25519PublicKey], arrived: Callable[[int], None] = whole
 ) -> tuple[Mapping[str, memoryview], dict[str, Any], dict[str, Any]]:
     """Members, manifest and calibration of a package that is whole and signed by one of `trusted`."""
     if len(data) > MAX_PACKAGE_BYTES:
         raise _too_large()
-    members = unpack(data)
+    digests: defaultdict[str, hashlib._Hash] = defaultdict(hashlib.sha256)
+    members = unpack(data, arrived=arrived, seen=lambda name, piece: digests[name].update(piece))
     _check_names(members)
     if not is_signed_by(trusted, bytes(members[SIGNATURE]), _SIGNED_AS + bytes(members[MANIFEST])):
         raise PackageError(
@@ -195,7 +202,7 @@ def _verified(
             "no trusted key signed this package: get it from its maker, or trust the maker's key",
         )
     manifest = _parsed(members, MANIFEST)
-    _check_manifest(manifest, members)
+    _check_manifest(manifest, members, {name: digests[name].hexdigest() for name in members})
     return members, manifest, _parsed(members, CALIBRATION)
 
 
@@ -210,7 +217,7 @@ def _manifest(info: PackageInfo, members: Mapping[str, bytes]) -> dict[str, Any]
         "teacher_space": info.teacher_space,
         "lineage": {"parent": info.parent, "training": dict(info.training)},
         "created": info.created,
-        "members": _described(members),
+        "members": _described(members, {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}),
         "tensors": _tensors(members[WEIGHTS]),
     }
 
@@ -220,11 +227,8 @@ def _info(manifest: Mapping[str, Any]) -> PackageInfo:
     return PackageInfo(**texts, parent=manifest["lineage"]["parent"], training=manifest["lineage"]["training"])
 
 
-def _described(members: _Members) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"bytes": len(members[name]), "sha256": hashlib.sha256(members[name]).hexdigest()}
-        for name in (CALIBRATION, IMPOSTORS, WEIGHTS)
-    }
+def _described(members: _Members, digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    return {name: {"bytes": len(members[name]), "sha256": digests[name]} for name in (CALIBRATION, IMPOSTORS, WEIGHTS)}
 
 
 def _tensors(weights: bytes | memoryview) -> dict[str, dict[str, Any]]:
@@ -255,7 +259,7 @@ def _parsed(members: _Members, name: str) -> dict[str, Any]:
     return value
 
 
-def _check_manifest(manifest: Mapping[str, Any], members: _Members) -> None:
+def _check_manifest(manifest: Mapping[str, Any], members: _Members, digests: Mapping[str, str]) -> None:
     """Refuse a signed manifest that is of another format, breaks its rules or speaks of other members."""
     if manifest.get("format") != FORMAT:
         raise _corrupt(f"it is of format {manifest.get('format')}, this release reads {FORMAT}")
@@ -269,14 +273,14 @@ def _check_manifest(manifest: Mapping[str, Any], members: _Members) -> None:
         raise _corrupt(error.message) from error
     except (TypeError, LookupError) as error:
         raise _incomplete(f"a part of lineage in {MANIFEST}") from error
-    _check_members(manifest, members)
+    _check_members(manifest, members, digests)
     # The members were just compared with the manifest: their digests need not be worked out again.
     if manifest["space"] != _space(manifest["members"][WEIGHTS]["sha256"], info.readout):
         raise _corrupt("its space is not that of its weights")
 
 
-def _check_members(manifest: Mapping[str, Any], members: _Members) -> None:
-    described = _described(members)
+def _check_members(manifest: Mapping[str, Any], members: _Members, digests: Mapping[str, str]) -> None:
+    described = _described(members, digests)
     if manifest["members"] != described:
         raise _corrupt(f"its members are not those of {MANIFEST}")
     listed, found = manifest["tensors"], _tensors(members[WEIGHTS])

@@ -10,7 +10,7 @@ from toy_networks import TOY
 from device_sim.learning import Labelled, LearningRules, plausible, training_set
 from device_sim.recognition import Enrolled
 from tutelage.captures import to_input
-from tutelage.errors import Code, InputError, PersonError
+from tutelage.errors import Code, InputError, PersonError, UsageError
 
 ENROLLED = Enrolled.of(REFERENCES, TOY.side)
 
@@ -98,3 +98,9 @@ def test_a_person_who_is_not_enrolled_is_never_plausible():
     assert plausible(model, [sample(0, "p05")], rank=3).tolist() == [False]
     assert plausible(toy_model([]), [sample(0)], rank=3).tolist() == [False]
     assert plausible(model, [], rank=3).shape == (0,)
+
+
+@pytest.mark.parametrize("shares", [(), (0.0,), (1.1,), (0.5, 1.0), (0.5, 0.5), (1.0, 0.5, 0.0), (float("nan"),)])
+def test_parts_of_a_way_that_are_none_are_refused(shares: tuple[float, ...]):
+    with pytest.raises(UsageError, match="shares"):
+        LearningRules(shares=shares)

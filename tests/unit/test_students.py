@@ -30,6 +30,7 @@ from tutelage.nn.students import (
     fuse,
     load_student,
     load_weights,
+    part_way,
     save_weights,
 )
 from tutelage.package import PackageInfo, build_package, read_package, space_of
@@ -166,6 +167,28 @@ def test_frozen_statistics_neither_follow_the_batch_nor_change():
     assert all(torch.equal(a, b) for a, b in zip(calm, again, strict=True))
     assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
     assert student.training, "only the normalisations are frozen"
+
+
+class TestPartOfAWay:
+    def test_it_begins_and_ends_at_its_ends(self):
+        start, end = toy_student(1), toy_student(2)
+        assert save_weights(part_way(start, end, 0.0)) == save_weights(start)
+        assert save_weights(part_way(start, end, 1.0)) == save_weights(end)
+
+    def test_every_tensor_statistics_too_lies_between(self):
+        start, end = toy_student(1), toy_student(2)
+        student = part_way(start, end, 0.25)
+        assert not student.training
+        ends = end.state_dict()
+        for name, tensor in student.state_dict().items():
+            if tensor.is_floating_point():
+                torch.testing.assert_close(tensor, 0.75 * start.state_dict()[name] + 0.25 * ends[name])
+
+    def test_neither_end_is_changed(self):
+        start, end = toy_student(1), toy_student(2)
+        before = save_weights(start), save_weights(end)
+        part_way(start, end, 0.5).stem.weight.data.zero_()
+        assert (save_weights(start), save_weights(end)) == before
 
 
 class TestBytes:

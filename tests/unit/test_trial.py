@@ -21,7 +21,7 @@ from tutelage.biometrics.matching import DecisionRule
 from tutelage.captures import to_input
 from tutelage.errors import Code, InputError, PackageError, StorageError
 from tutelage.impostors import open_impostors
-from tutelage.nn.students import Recogniser, load_student, save_weights
+from tutelage.nn.students import Recogniser, load_student, part_way, save_weights
 from tutelage.package import read_package
 from tutelage.signing import make_signer
 
@@ -38,10 +38,10 @@ def running_package():
     return read_package(release.package, trusted=[release.trusted])
 
 
-def candidate_package(keys: DeviceKeys, weights: bytes):
+def candidate_package(keys: DeviceKeys, weights: bytes, share: float = 1.0):
     running = running_package()
     descent, trained = Descent("v1+1", running.digest, 1), Trained(weights, SUMMARY)
-    data = packaged(running, descent, trained, keys, time_s=1_767_225_600.0)
+    data = packaged(running, descent, trained, keys, time_s=1_767_225_600.0, share=share)
     return read_package(data, trusted=[keys.signer.public_key()])
 
 
@@ -51,12 +51,20 @@ def test_a_candidate_is_packaged_with_where_it_comes_from_and_a_calibration_of_i
     running = running_package()
     assert (package.info.version, package.info.parent, package.info.readout) == ("v1+1", running.digest, "fused")
     assert package.info.created == "2026-01-01T00:00:00+00:00"
-    assert package.info.training == {k: SUMMARY[k] for k in ("settings", "losses", "seconds", "peak_bytes", "samples")}
+    told = {k: SUMMARY[k] for k in ("settings", "losses", "seconds", "peak_bytes", "samples")}
+    assert package.info.training == told | {"share": 1.0}
     captures, persons = open_impostors(package.impostors, FLEET_KEY)
     assert persons == open_impostors(running.impostors, FLEET_KEY)[1]
     features = Recogniser.of(load_student(TOY, weights), "fused").features(to_input(captures, TOY.side))
     own = Calibration.fit(impostor_cosines(features, persons), space=features.space, persons=len(persons))
     assert Calibration.from_json(package.calibration) == own
+
+
+def test_a_part_of_the_way_is_packaged_as_what_it_is(keys: DeviceKeys):
+    package = candidate_package(keys, save_weights(toy_student(9)), share=0.25)
+    start = load_student(TOY, running_package().weights)
+    assert package.weights == save_weights(part_way(start, toy_student(9), 0.25))
+    assert package.info.training["share"] == 0.25
 
 
 def test_what_cannot_become_a_package_is_said(keys: DeviceKeys):

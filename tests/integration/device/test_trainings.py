@@ -9,16 +9,19 @@ import pytest
 from lived_device import WORN, begun, code_of, having, reasons, states, swapped, trained_here
 from safetensors.numpy import load, save
 from toy_device import SETTINGS, STORE_KEY, ToyLife, toy_release
+from toy_networks import TOY, toy_student
 
 from device_sim.events import EventKind
 from device_sim.gate import GateRules, Verdict
 from device_sim.job import RESULT, open_result, seal_result
+from device_sim.learning import LearningRules
 from device_sim.records import State
 from device_sim.training import Training
 from device_sim.training_sets import NOTES
 from device_sim.trainings import MAX_RESUMPTIONS
 from device_sim.watch import WatchRules
 from tutelage.errors import CATALOGUE, Code, InputError, TrainingError
+from tutelage.nn.students import load_student, part_way, save_weights
 
 
 def test_what_is_missing_for_a_training_is_said(life: ToyLife):
@@ -61,6 +64,29 @@ def test_a_student_the_gate_refuses_recognises_nobody(lived: ToyLife):
     assert lived.device._sets.known(State.FRESH) == []
     assert not list((lived.folder / "jobs").iterdir())
     assert "of 16 labelled fresh samples" in lived.device.start_training()[0]  # not again with the same samples
+
+
+@pytest.mark.parametrize(("shares", "passes"), [((1.0, 0.99), False), ((1.0, 0.99, 0.001), True)])
+def test_where_the_gate_refuses_all_of_the_way_the_largest_part_that_passes_recognises(
+    lived: ToyLife, shares: tuple[float, ...], passes: bool
+):
+    """The training ends at another toy, which knows nobody here; a thousandth of the way to it harms nobody."""
+    having(lived, learning=LearningRules(shares=shares))
+    training = trained_here(begun(lived.device))
+    path = training.folder / RESULT
+    _, summary = open_result(path.read_bytes(), STORE_KEY)
+    path.write_bytes(seal_result(save_weights(toy_student(3)), summary, STORE_KEY))
+    before = load_student(TOY, lived.device.package.weights)
+    verdict = lived.device.finish_training(training)
+    assert isinstance(verdict, Verdict)
+    assert verdict.passed is passes
+    told = lived.device.store.last_event(EventKind.GATE_PASSED if passes else EventKind.GATE_FAILED)
+    assert told.numbers["share"] == (0.001 if passes else 1.0)
+    assert lived.kinds().count("gate-passed" if passes else "gate-failed") == 1
+    assert lived.device.model.version == ("v1+1" if passes else "v1")
+    if passes:
+        assert told.reason.startswith("0.1% of the way, more of it was refused; all checks hold")
+        assert lived.device.package.weights == save_weights(part_way(before, toy_student(3), 0.001))
 
 
 def test_a_killed_training_leaves_its_job_and_the_running_student(lived: ToyLife):
