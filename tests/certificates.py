@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Signs certificates for this machine's loopback name."""
+    """Signs certificates for this machine's loopback name, and for others that it is asked for."""
 
     def __init__(self, name: str) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -24,10 +25,10 @@ class Authority:
         path.write_bytes(self.certificate.public_bytes(Encoding.PEM))
         return path
 
-    def issue(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """Certificate and key of `name` as files in `folder`; those of the same name are replaced."""
+    def issue(self, folder: Path, name: str, *hosts: str) -> tuple[Path, Path]:
+        """Certificate and key of `name`, who also answers as `hosts`, as files in `folder`; older ones are replaced."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _signed(_name(name), self._name, key, self._key, authority=False)
+        certificate = _signed(_name(name), self._name, key, self._key, authority=False, hosts=hosts)
         paths = folder / f"{name}.crt", folder / f"{name}.key"
         paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
         paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -38,7 +39,7 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _signed(subject, issuer, key, signer, *, authority: bool) -> x509.Certificate:
+def _signed(subject, issuer, key, signer, *, authority: bool, hosts: Sequence[str] = ()) -> x509.Certificate:
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()
@@ -52,7 +53,7 @@ def _signed(subject, issuer, key, signer, *, authority: bool) -> x509.Certificat
     )
     if not authority:
         uri = x509.UniformResourceIdentifier(f"spiffe://tutelage/{subject.rfc4514_string().removeprefix('CN=')}")
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), uri])
+        names = x509.SubjectAlternativeName([*(x509.DNSName(host) for host in ("localhost", *hosts)), uri])
         builder = builder.add_extension(names, critical=False)
     return builder.sign(signer, hashes.SHA256())
 

@@ -19,6 +19,8 @@ from tutelage.tls import ClientTls
 
 CHART = Path(__file__).resolve().parents[1] / "charts" / "tutelage"
 NAME = "tutelage"
+STORE_IMAGES = ("redis:7-bookworm", "minio/minio:RELEASE.2025-09-07T16-13-09Z")
+"""Redis and MinIO, as the chart names them."""
 STEADY = ("teacherInference", "studentDistiller", "modelRegistry")
 _FRUGAL = {"resources": {"requests": {"cpu": "10m"}}}
 MODEST = {

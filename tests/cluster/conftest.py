@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helm_release import BRISK, Release
+from helm_release import BRISK, STORE_IMAGES, Release
 from kube import Namespace, namespace, reachable
 from real_servers import pytest_pyfunc_call
 
@@ -25,7 +25,6 @@ __all__ = ["pytest_pyfunc_call"]
 HERE = Path(__file__).parent
 PROGRAMS = ("helm", "kubectl")
 OURS = ("model-registry", "teacher-inference", "torchserve", "student-distiller", "device-sim")
-OTHERS = ("redis:7-bookworm", "minio/minio:RELEASE.2025-09-07T16-13-09Z")
 
 
 TEST_SECONDS = 600
@@ -68,7 +67,7 @@ def cluster(request: pytest.FixtureRequest) -> str:
         (pytest.fail if os.environ.get("TUTELAGE_CLUSTER") else pytest.skip)(why)
     tag, loader = request.config.getoption("--image-tag"), request.config.getoption("--image-loader")
     if loader:
-        images = [*OTHERS, *(f"tutelage/{name}:{tag}" for name in OURS)]
+        images = [*STORE_IMAGES, *(f"tutelage/{name}:{tag}" for name in OURS)]
         subprocess.run([*shlex.split(loader), *images], check=True, stdout=subprocess.DEVNULL)
     return str(tag)
 
