@@ -231,6 +231,17 @@ async def test_what_is_no_trusted_package_is_refused_and_nothing_is_kept(registr
         assert (await create(stub, data)).digest == digest(data)  # and nothing stands in its way
 
 
+async def test_an_upload_that_is_refused_takes_no_file_from_the_store(registry):
+    data = student_package("v1", ballast=BALLAST)
+    async with registry(download_memory_bytes=0) as channel:
+        stub = await ready(channel)
+        await create(stub, data)
+        with pytest.raises(TutelageError) as raised:
+            await create(stub, data, digest="sha256:" + "0" * 64)
+        assert refused(raised, Code.PACKAGE_CORRUPT)
+        assert await download(stub, digest(data)) == data
+
+
 async def test_a_name_and_version_belong_to_one_package(registry):
     first, second = student_package("v1", ballast=10), student_package("v1", ballast=20)
     async with registry() as channel:

@@ -42,6 +42,38 @@ def test_members_lie_where_they_came_from():
     assert content[0] == 7
 
 
+def test_nothing_is_looked_at_before_it_arrived():
+    data = pack({**MEMBERS, "long.bin": bytes(range(256)) * 10_000})
+    memory, asked = bytearray(len(data)), []
+
+    def arrived(end: int) -> None:
+        asked.append(end)
+        memory[:end] = data[:end]
+
+    assert unpack(memory, arrived=arrived) == unpack(data)
+    assert asked == sorted(asked)
+    assert asked[-1] == len(data)
+
+
+@pytest.mark.parametrize("end", [0, 10, 45, 300])
+def test_an_archive_that_stops_arriving_is_not_waited_for(end):
+    data = pack(MEMBERS)
+
+    def arrived(wanted: int) -> None:
+        if wanted > end:
+            raise ConnectionAbortedError
+
+    with pytest.raises(ConnectionAbortedError):
+        unpack(data, arrived=arrived)
+
+
+def test_members_are_seen_whole_and_in_order_piece_by_piece():
+    members, found = {**MEMBERS, "long.bin": bytes(range(256)) * 10_000}, {}
+    unpack(pack(members), seen=lambda name, piece: found.setdefault(name, []).append(bytes(piece)))
+    assert {name: b"".join(pieces) for name, pieces in found.items()} == {n: c for n, c in members.items() if c}
+    assert len(found["long.bin"]) == 3
+
+
 def test_a_common_tool_opens_it() -> None:
     with zipfile.ZipFile(io.BytesIO(pack(MEMBERS))) as archive:
         assert archive.testzip() is None

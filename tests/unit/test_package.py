@@ -71,6 +71,16 @@ def test_equal_inputs_give_equal_bytes() -> None:
     assert built() == built() == built(shuffled)
 
 
+def test_verifies_while_it_arrives() -> None:
+    data = built()
+    memory = bytearray(len(data))
+
+    def arrived(end: int) -> None:
+        memory[:end] = data[:end]
+
+    assert verify_package(memory, trusted=TRUSTED, arrived=arrived) == verify_package(data, trusted=TRUSTED)
+
+
 def test_the_digest_is_that_of_the_manifest_member() -> None:
     data = built()
     digest = "sha256:" + hashlib.sha256(members_of(data)["manifest.json"]).hexdigest()

@@ -1,29 +1,34 @@
-"""Arrivals: the bytes of a package while they come in, written to the object store as they do.
+"""Arrivals: the bytes of a package while they come in, verified and written to the object store as they do.
 
-Two things need all bytes, the store and the verification of the package; so they stay in memory, within a budget that
-all uploads share, and are sent on to the store meanwhile. What turns out damaged was never visible: an object without a
-version's manifest is no version.
+They stay in memory, within a budget that all uploads share, for the verification and for whoever downloads the package
+next, and are sent on to the store meanwhile. The store gets its last piece only once the package was verified: what
+turns out to be damaged, or signed by a stranger, is never in the store.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
+from threading import Condition
 
 from model_registry.uploads import Upload
 from tutelage.allocator import fresh_memory
 from tutelage.errors import Code, ObjectError, RequestError, ServiceError
 from tutelage.objects import ObjectStore, Stored
+from tutelage.package import PackageManifest
 
-__all__ = ["MAX_CHUNK_BYTES", "Arrival", "Budget"]
+__all__ = ["MAX_CHUNK_BYTES", "Arrival", "Budget", "Verify"]
 
 MAX_CHUNK_BYTES = 1 << 20
 """Of one message of a stream."""
 
 _END, _CUT = b"", None
+
+Verify = Callable[[memoryview, Callable[[int], None]], PackageManifest]
+"""What a package says of itself, from memory where it still arrives, and what waits until so many bytes are there."""
 
 
 class Budget:
@@ -49,19 +54,21 @@ class Budget:
 
 
 class Arrival:
-    """One package on its way in. Either `finish` or `cut` ends it, or the thread that stores it waits for ever."""
+    """One package on its way in. Either `finish` or `cut` ends it, or its threads wait for ever."""
 
-    def __init__(self, objects: ObjectStore, upload: Upload) -> None:
-        """Begin to store the file of `upload`."""
+    def __init__(self, objects: ObjectStore, upload: Upload, verify: Verify) -> None:
+        """Begin to `verify` and store the file of `upload`."""
         self._upload = upload
         self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
         self._objects = objects
-        # Its own: it waits for a sender who may be slow, and the threads that all calls share must not wait so long.
-        self._thread = ThreadPoolExecutor(1, "arrival")
-        self._storing = self._put(self._read())
         self._kept = fresh_memory(upload.size_bytes)  # taken when it is written to
         self.size = 0
         """Bytes that have arrived."""
+        self._moved, self._is_cut = Condition(), False
+        # Their own: they wait for a sender who may be slow, and the threads that all calls share must not wait so long.
+        self._threads = ThreadPoolExecutor(2, "arrival")
+        self._verifying = self._threads.submit(verify, self._kept.toreadonly(), self._wait)
+        self._storing = self._put(self._read())
 
     def add(self, piece: bytes) -> None:
         """The next bytes of the file.
@@ -71,8 +78,11 @@ class Arrival:
         """
         if self.size + len(piece) > self._upload.size_bytes:
             raise RequestError(f"more than the {self._upload.size_bytes} bytes of size_bytes came: send the whole file")
-        start, self.size = self.size, self.size + len(piece)
-        self._kept[start : self.size] = piece
+        end = self.size + len(piece)
+        self._kept[self.size : end] = piece
+        with self._moved:
+            self.size = end
+            self._moved.notify()
         self._pieces.put(piece)
 
     def data(self, start: int = 0) -> memoryview:
@@ -84,35 +94,62 @@ class Arrival:
         """Whether all bytes have come."""
         return self.size == self._upload.size_bytes
 
-    async def finish(self) -> Stored:
-        """The stored file; a store that lost what was sent on is given it once more, from memory.
+    async def finish(self) -> PackageManifest:
+        """What the package says of itself, once it was verified and stored.
+
+        A store that lost what was sent on is given it once more, from memory.
 
         Raises:
+            PackageError: as `verify`; the file is not in the store then.
             ObjectError: `object-corrupt`, the bytes do not have the digest that the upload was said to have;
                 `objects-unavailable`, the store does not answer.
         """
         self._pieces.put(_END)
         try:
-            return await asyncio.shield(self._storing)
+            await asyncio.shield(self._storing)
         except ObjectError as error:
             if error.code is not Code.OBJECTS_UNAVAILABLE:
                 raise
-            return await self._put(iter([bytes(self._kept)]))
+            await self._put(self._read_again())
         finally:
-            self._thread.shutdown(wait=False)
+            self._threads.shutdown(wait=False)
+        return self._verifying.result()  # at once: nothing is stored before
 
     def _put(self, pieces: Iterator[bytes]) -> asyncio.Future[Stored]:
         put = partial(self._objects.put, digest=self._upload.file_digest, size=self._upload.size_bytes)
-        return asyncio.get_running_loop().run_in_executor(self._thread, put, pieces)
+        return asyncio.get_running_loop().run_in_executor(self._threads, put, pieces)
 
     async def cut(self) -> None:
         """End without a file; what arrived stays in `data`."""
+        with self._moved:
+            self._is_cut = True
+            self._moved.notify()
         self._pieces.put(_CUT)
         await asyncio.gather(self._storing, return_exceptions=True)
-        self._thread.shutdown(wait=False)
+        self._threads.shutdown(wait=False)
 
     def _read(self) -> Iterator[bytes]:
         while (piece := self._pieces.get()) != _END:
             if piece is _CUT:
-                raise ObjectError(Code.OBJECT_CORRUPT, "the stream ended before the file: send the rest")
+                raise _cut_off()
             yield piece
+        self._verifying.result()
+
+    def _read_again(self) -> Iterator[bytes]:
+        self._verifying.result()
+        yield bytes(self._kept)
+
+    def _wait(self, size_bytes: int) -> None:
+        """Return once so many bytes have arrived; `verify` does in its thread.
+
+        Raises:
+            ObjectError: They never will.
+        """
+        with self._moved:
+            self._moved.wait_for(lambda: self._is_cut or self.size >= size_bytes)
+            if self.size < size_bytes:
+                raise _cut_off()
+
+
+def _cut_off() -> ObjectError:
+    return ObjectError(Code.OBJECT_CORRUPT, "the stream ended before the file: send the rest")

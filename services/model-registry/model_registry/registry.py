@@ -25,6 +25,7 @@ from model_registry.index import Devices, Index, VersionFilter
 from model_registry.registry_metrics import RegistryMetrics
 from model_registry.uploads import Upload, Uploads
 from model_registry.versions import VERSIONS_PREFIX, Lineage, Version, version_key
+from tutelage.archive import whole
 from tutelage.errors import Code, ObjectError, PackageError, RequestError
 from tutelage.objects import ObjectStore, object_key
 from tutelage.package import PackageManifest, verify_package
@@ -81,12 +82,13 @@ class Registry:
         """
         if (version := await self.find(upload.digest)) is not None:
             return Received(version, version.size_bytes)
-        stored = await self._do(self._uploads.stored_bytes, upload, self._now())
         first = await anext(chunks, None)
-        if first is None and offset == 0:
-            return Received(None, stored)
-        if offset not in (0, stored):
-            raise _elsewhere(offset, stored)
+        if first is None or offset:  # from the beginning, whatever is kept does not matter
+            stored = await self._do(self._uploads.stored_bytes, upload, self._now())
+            if not offset:
+                return Received(None, stored)
+            if offset != stored:
+                raise _elsewhere(offset, stored)
         self._budget.take(upload.size_bytes)
         try:
             return await self._arrive(upload, offset, lineage, _with_first(first, chunks))
@@ -95,7 +97,7 @@ class Registry:
 
     async def _arrive(self, upload: Upload, offset: int, lineage: Lineage, chunks: AsyncIterator[bytes]) -> Received:
         """Store what is kept and what comes; keep what came where the stream ends, breaks or is cancelled too early."""
-        arrival = Arrival(self._objects, upload)
+        arrival = Arrival(self._objects, upload, partial(self._verified, upload))
         try:
             if offset:
                 await self._do(self._resume, arrival, upload)
@@ -126,27 +128,25 @@ class Registry:
         return await self._do(lambda: self._uploads.keep(upload, data(), offset=offset, now=self._now()))
 
     async def _complete(self, arrival: Arrival, upload: Upload, lineage: Lineage) -> Version:
-        verified, stored = await asyncio.gather(
-            self._do(lambda: self._verified(arrival.data(), upload)), arrival.finish(), return_exceptions=True
-        )
-        if isinstance(verified, BaseException):
-            await self._do(self._objects.delete, object_key(upload.file_digest))
+        try:
+            package = await arrival.finish()
+        except PackageError:
             await self._do(self._uploads.drop, upload)
-            raise verified
-        if isinstance(stored, BaseException):
-            raise stored
-        version = await self._publish(verified, upload, lineage)
+            raise
+        version = await self._publish(package, upload, lineage)
         self._departures.remember(upload.file_digest, arrival.data())
         await self._do(self._uploads.drop, upload)
         return version
 
-    def _verified(self, data: bytes | memoryview, upload: Upload) -> PackageManifest:
-        """What the package in these bytes says of itself; `file_digest` is left to the store to compare.
+    def _verified(
+        self, upload: Upload, data: bytes | memoryview, arrived: Callable[[int], None] = whole
+    ) -> PackageManifest:
+        """What the package in these bytes says of itself, once they have `arrived`; the store compares `file_digest`.
 
         Raises:
             PackageError: It is not, it is damaged, or nobody trusted signed it.
         """
-        package = verify_package(data, trusted=self._trusted)
+        package = verify_package(data, trusted=self._trusted, arrived=arrived)
         if package.digest != upload.digest:
             raise PackageError(Code.PACKAGE_CORRUPT, f"the bytes are the package {package.digest}, not digest")
         return package
@@ -162,7 +162,7 @@ class Registry:
         if (version := await self.find(upload.digest)) is not None:
             return version
         data = await self._do(lambda: b"".join(self._objects.read(object_key(upload.file_digest))))
-        return await self._publish(await self._do(self._verified, data, upload), upload, lineage)
+        return await self._publish(await self._do(self._verified, upload, data), upload, lineage)
 
     async def _publish(self, package: PackageManifest, upload: Upload, lineage: Lineage) -> Version:
         """Write the manifest, once, and tell the index."""

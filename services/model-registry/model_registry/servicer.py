@@ -138,9 +138,10 @@ class ModelRegistryServicer(ModelRegistryServiceServicer):
 
 async def _chunks(requests: AsyncIterator[pb.CreateVersionRequest]) -> AsyncIterator[bytes]:
     async for request in requests:
-        if request.WhichOneof("part") != "chunk" or not 0 < len(request.chunk) <= MAX_CHUNK_BYTES:
+        chunk = request.chunk  # asked for once: each time is a copy; empty where the part is another
+        if not 0 < len(chunk) <= MAX_CHUNK_BYTES:
             raise RequestError(f"every message after the header must be a chunk of 1 to {MAX_CHUNK_BYTES} bytes")
-        yield request.chunk
+        yield chunk
 
 
 def _upload(header: pb.UploadHeader) -> Upload:
