@@ -126,7 +126,7 @@ class Namespace:
 def namespace(name: str) -> Iterator[Namespace]:
     """A new namespace that admits restricted Pods only; it goes with the block, and everything in it."""
     core = client.CoreV1Api()
-    _gone(core, name)
+    gone(core, name)
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     core.create_namespace({"metadata": {"name": name, "labels": labels}})
     try:
@@ -135,8 +135,8 @@ def namespace(name: str) -> Iterator[Namespace]:
         core.delete_namespace(name)
 
 
-def _gone(core: client.CoreV1Api, name: str) -> None:
-    """Return once there is no namespace of this name: an earlier run may have left one."""
+def gone(core: client.CoreV1Api, name: str) -> None:
+    """Take a namespace and everything in it away, if there is one; return once it is gone."""
 
     def look() -> bool:
         try:

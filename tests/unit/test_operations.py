@@ -9,7 +9,7 @@ import pytest
 from source_tree import ROOT
 
 PAGE = ROOT.joinpath("docs/operations.md").read_text()
-BLOCKS = re.findall(r"^```console\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^```(?:console|sh)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 KINDS = {
     "deployment": {"model-registry", "teacher-inference", "label-worker", "student-distiller", "distiller-worker"},
