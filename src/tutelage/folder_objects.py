@@ -25,6 +25,7 @@ from tutelage.objects import (
     PAGE_KEYS,
     Named,
     Page,
+    Piece,
     Stored,
     check_key,
     check_named,
@@ -59,7 +60,7 @@ class FolderObjects:
 
     def put(
         self,
-        chunks: Iterable[bytes],
+        chunks: Iterable[Piece],
         *,
         digest: str | None = None,
         size: int | None = None,
@@ -217,7 +218,7 @@ class FolderObjects:
             raise storage_error(error, folder, "made") from error
 
 
-def _write(path: Path, chunks: Iterable[bytes]) -> None:
+def _write(path: Path, chunks: Iterable[Piece]) -> None:
     with path.open("xb") as file:
         for chunk in chunks:
             file.write(chunk)

@@ -23,9 +23,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tutelage.errors import Code, ObjectError
+
+Piece = bytes | memoryview
+"""What an object is put together from."""
 
 CHUNK_BYTES = 1 << 20
 """Size of the pieces that `read` yields, at most."""
@@ -38,6 +41,8 @@ MAX_SEGMENT_CHARACTERS = 200
 
 PAGE_KEYS = 1000
 """Keys in one page of a listing, at most; what S3 gives in one answer."""
+
+_AnyPiece = TypeVar("_AnyPiece", bound=Piece)
 
 _OBJECTS = "objects/"
 _EXPIRING = "expiring/"
@@ -82,7 +87,7 @@ class ObjectStore(Protocol):
 
     def put(
         self,
-        chunks: Iterable[bytes],
+        chunks: Iterable[Piece],
         *,
         digest: str | None = None,
         size: int | None = None,
@@ -249,7 +254,7 @@ def conflict(key: str) -> ObjectError:
     return ObjectError(Code.OBJECT_CONFLICT, f"{key!r} was written by somebody else: read it again and decide anew")
 
 
-def hashed(chunks: Iterable[bytes], expected: str | None, found: Callable[[str, int], None]) -> Iterator[bytes]:
+def hashed(chunks: Iterable[_AnyPiece], expected: str | None, found: Callable[[str, int], None]) -> Iterator[_AnyPiece]:
     """`chunks` as they are, telling `found` their digest and size before it ends.
 
     Raises:
@@ -266,7 +271,7 @@ def hashed(chunks: Iterable[bytes], expected: str | None, found: Callable[[str, 
     found(digest, size)
 
 
-def sized(chunks: Iterable[bytes], size: int | None) -> Iterator[bytes]:
+def sized(chunks: Iterable[_AnyPiece], size: int | None) -> Iterator[_AnyPiece]:
     """`chunks` as they are, none of them empty.
 
     Raises:

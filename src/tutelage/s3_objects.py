@@ -32,6 +32,7 @@ from tutelage.objects import (
     PAGE_KEYS,
     Named,
     Page,
+    Piece,
     Stored,
     check_key,
     check_named,
@@ -116,7 +117,7 @@ class S3Objects:
 
     def put(
         self,
-        chunks: Iterable[bytes],
+        chunks: Iterable[Piece],
         *,
         digest: str | None = None,
         size: int | None = None,
@@ -206,7 +207,7 @@ class S3Objects:
         with _translated(key):
             self._client.put_object(self._bucket, key, data, size, part_size=_PART_BYTES, num_parallel_uploads=1)
 
-    def _send(self, key: str, chunks: Iterator[bytes], size: int) -> None:
+    def _send(self, key: str, chunks: Iterator[Piece], size: int) -> None:
         """One request whose body is not signed: neither side hashes it for the signature, `chunks` are checked anyway.
 
         The last chunk leaves only when all of them have turned out right; without it the server keeps nothing.
@@ -214,7 +215,8 @@ class S3Objects:
         with _translated(key):
             address = self._client.get_presigned_url("PUT", self._bucket, key, expires=_SIGNED_FOR)
             headers = {"Content-Length": str(size)}
-            answer = self._http.request("PUT", address, body=_delayed(chunks), headers=headers, retries=False)
+            body = cast(Iterator[bytes], _delayed(chunks))  # the client sends a view as it does bytes
+            answer = self._http.request("PUT", address, body=body, headers=headers, retries=False)
             _refuse_failure(answer)
 
     def _chunks(self, key: str, offset: int, count: int) -> Iterator[bytes]:
@@ -256,11 +258,11 @@ def _refuse_failure(answer: Any) -> None:
     raise ServerError(f"HTTP status {answer.status}", answer.status)
 
 
-def _delayed(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _delayed(chunks: Iterator[Piece]) -> Iterator[Piece]:
     """`chunks`, each only after the next one, or the end, was seen."""
     before = next(chunks, None)
     for chunk in chunks:
-        yield cast(bytes, before)
+        yield cast(Piece, before)
         before = chunk
     if before is not None:
         yield before
@@ -269,11 +271,12 @@ def _delayed(chunks: Iterator[bytes]) -> Iterator[bytes]:
 class _Reader:
     """Chunks as a stream whose `read` gives all that is asked for: the client joins smaller pieces slowly."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
+    def __init__(self, chunks: Iterable[Piece]) -> None:
         self._chunks, self._rest = iter(chunks), b""
 
     def read(self, size: int) -> bytes:
-        pieces, found = [self._rest], len(self._rest)
+        pieces: list[Piece] = [self._rest]
+        found = len(self._rest)
         while found < size and (chunk := next(self._chunks, None)) is not None:
             pieces.append(chunk)
             found += len(chunk)
@@ -282,7 +285,7 @@ class _Reader:
         return data[:size]
 
 
-def _fill(spool: Any, chunks: Iterable[bytes]) -> None:
+def _fill(spool: Any, chunks: Iterable[Piece]) -> None:
     try:
         for chunk in chunks:
             spool.write(chunk)

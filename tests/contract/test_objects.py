@@ -72,6 +72,14 @@ def test_a_large_object_streams_in_parts_without_being_held_whole(store, is_know
     assert peak < 70 * MIB
 
 
+@pytest.mark.parametrize("words", [{}, {"digest": True}, {"digest": True, "size": True}], ids=str)
+def test_views_of_memory_are_stored_as_bytes_are(store, words):
+    data = secrets.token_bytes(3 * MIB)
+    known = {"digest": digest_of(data), "size": len(data)}
+    pieces = (memoryview(data)[start : start + MIB] for start in range(0, len(data), MIB))
+    assert whole(store, store.put(pieces, **{name: known[name] for name in words}).key) == data
+
+
 def test_the_same_bytes_again_are_the_same_object(store):
     assert store.put([b"same"]) == store.put([b"sa", b"me"], digest=digest_of(b"same"))
     assert len(store.list("objects/").keys) == 1

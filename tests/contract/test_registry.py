@@ -231,6 +231,17 @@ async def test_what_is_no_trusted_package_is_refused_and_nothing_is_kept(registr
         assert (await create(stub, data)).digest == digest(data)  # and nothing stands in its way
 
 
+async def test_a_whole_package_that_goes_on_is_refused_and_leaves_no_file(tmp_path):
+    data = student_package("v1", ballast=BALLAST)
+    async with served(PART, settings(tmp_path), twins(tmp_path / "objects")) as channel:
+        stub = await ready(channel)
+        messages = [*parts(data), pb.CreateVersionRequest(chunk=b"x")]
+        with pytest.raises(TutelageError) as raised:
+            await stub.CreateVersion(stream(messages), timeout=SECONDS)
+        assert refused(raised, Code.REQUEST_INVALID)
+        assert FolderObjects(tmp_path / "objects").list().keys == ()
+
+
 async def test_an_upload_that_is_refused_takes_no_file_from_the_store(registry):
     data = student_package("v1", ballast=BALLAST)
     async with registry(download_memory_bytes=0) as channel:

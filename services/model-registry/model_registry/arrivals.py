@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from queue import SimpleQueue
 from threading import Condition
 
 from model_registry.uploads import Upload
@@ -24,8 +23,6 @@ __all__ = ["MAX_CHUNK_BYTES", "Arrival", "Budget", "Verify"]
 
 MAX_CHUNK_BYTES = 1 << 20
 """Of one message of a stream."""
-
-_END, _CUT = b"", None
 
 Verify = Callable[[memoryview, Callable[[int], None]], PackageManifest]
 """What a package says of itself, from memory where it still arrives, and what waits until so many bytes are there."""
@@ -59,12 +56,11 @@ class Arrival:
     def __init__(self, objects: ObjectStore, upload: Upload, verify: Verify) -> None:
         """Begin to `verify` and store the file of `upload`."""
         self._upload = upload
-        self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
         self._objects = objects
         self._kept = fresh_memory(upload.size_bytes)  # taken when it is written to
         self.size = 0
         """Bytes that have arrived."""
-        self._moved, self._is_cut = Condition(), False
+        self._moved, self._is_cut, self._is_finished = Condition(), False, False
         # Their own: they wait for a sender who may be slow, and the threads that all calls share must not wait so long.
         self._threads = ThreadPoolExecutor(2, "arrival")
         self._verifying = self._threads.submit(verify, self._kept.toreadonly(), self._wait)
@@ -82,8 +78,7 @@ class Arrival:
         self._kept[self.size : end] = piece
         with self._moved:
             self.size = end
-            self._moved.notify()
-        self._pieces.put(piece)
+            self._moved.notify_all()
 
     def data(self, start: int = 0) -> memoryview:
         """All that has arrived, from `start` on; not a copy."""
@@ -104,18 +99,20 @@ class Arrival:
             ObjectError: `object-corrupt`, the bytes do not have the digest that the upload was said to have;
                 `objects-unavailable`, the store does not answer.
         """
-        self._pieces.put(_END)
+        with self._moved:
+            self._is_finished = True
+            self._moved.notify_all()
         try:
             await asyncio.shield(self._storing)
         except ObjectError as error:
             if error.code is not Code.OBJECTS_UNAVAILABLE:
                 raise
-            await self._put(self._read_again())
+            await self._put(self._read())
         finally:
             self._threads.shutdown(wait=False)
         return self._verifying.result()  # at once: nothing is stored before
 
-    def _put(self, pieces: Iterator[bytes]) -> asyncio.Future[Stored]:
+    def _put(self, pieces: Iterator[memoryview]) -> asyncio.Future[Stored]:
         put = partial(self._objects.put, digest=self._upload.file_digest, size=self._upload.size_bytes)
         return asyncio.get_running_loop().run_in_executor(self._threads, put, pieces)
 
@@ -123,33 +120,31 @@ class Arrival:
         """End without a file; what arrived stays in `data`."""
         with self._moved:
             self._is_cut = True
-            self._moved.notify()
-        self._pieces.put(_CUT)
+            self._moved.notify_all()
         await asyncio.gather(self._storing, return_exceptions=True)
         self._threads.shutdown(wait=False)
 
-    def _read(self) -> Iterator[bytes]:
-        while (piece := self._pieces.get()) != _END:
-            if piece is _CUT:
-                raise _cut_off()
+    def _read(self) -> Iterator[memoryview]:
+        """What has arrived, as it does; the end of it once the package was verified and no more bytes can come."""
+        start = 0
+        while start < self._upload.size_bytes:
+            self._wait(start + 1)
+            piece = self._kept[start : min(self.size, start + MAX_CHUNK_BYTES)]
             yield piece
+            start += len(piece)
+        self._wait_until(lambda: self._is_finished)
         self._verifying.result()
-
-    def _read_again(self) -> Iterator[bytes]:
-        self._verifying.result()
-        yield bytes(self._kept)
 
     def _wait(self, size_bytes: int) -> None:
-        """Return once so many bytes have arrived; `verify` does in its thread.
+        self._wait_until(lambda: self.size >= size_bytes)
+
+    def _wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Return once it is; the threads of this arrival do.
 
         Raises:
-            ObjectError: They never will.
+            ObjectError: The stream was cut off.
         """
         with self._moved:
-            self._moved.wait_for(lambda: self._is_cut or self.size >= size_bytes)
-            if self.size < size_bytes:
-                raise _cut_off()
-
-
-def _cut_off() -> ObjectError:
-    return ObjectError(Code.OBJECT_CORRUPT, "the stream ended before the file: send the rest")
+            self._moved.wait_for(lambda: self._is_cut or is_so())
+            if self._is_cut:
+                raise ObjectError(Code.OBJECT_CORRUPT, "the stream ended before the file: send the rest")
