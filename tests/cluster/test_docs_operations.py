@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,9 @@ def operated(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     ):
         release = Release(place, cluster)
         release.install(SMALL)
-        yield Operated(release, shell)
+        made = Operated(release, shell)
+        asyncio.run(used(made, tmp_path_factory.mktemp("keys")))
+        yield made
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,7 @@ def test_how_it_stands_is_told_by_logs_queues_a_device_and_a_service(operated: O
     assert calls.rstrip().endswith("{}"), "no jobs yet"
 
 
-async def test_what_was_lost_is_as_it_was_after_a_restore(operated: Operated, tmp_path: Path):
-    await used(operated, tmp_path)
+async def test_what_was_lost_is_as_it_was_after_a_restore(operated: Operated):
     before = await known(operated.release)
     assert len(before.versions) == 2
     assert before.recognised == PUBLIC.names[0]
@@ -152,6 +154,7 @@ async def test_changed_keys_are_used_and_the_device_still_knows_everybody(operat
     before = await known(operated.release)
     store, data = operated.key("device-store.key"), operated.key("data.key")
     distillers = operated.place.uids("student-distiller") | operated.place.uids("distiller-worker")
+    operated.shell.run(next(block for block in blocks()["Backup"] if "holding() {" in block))
     operated.shell.section("Keys")
     assert operated.key("device-store.key") == (operated.shell.folder / "new.key").read_bytes() != store
     assert operated.key("data.key") == (operated.shell.folder / "data.key").read_bytes() != data
