@@ -1,4 +1,4 @@
-"""Writes docs/year.md from benchmarks/results/year.json and poison.json.
+"""Writes docs/year.md from benchmarks/results/year.json, year_rules.json and poison.json.
 
     python docs/generate_year.py           # write
     python docs/generate_year.py --check   # only say whether it is up to date; exit status 1 if not
@@ -51,6 +51,7 @@ latency here, for simulated devices share their processors.
 ```
 tutelage simulate year                                        # four devices, 365 days, into out/year
 tutelage simulate year --devices 2 --days 60 --seed 7         # some minutes
+python benchmarks/year_rules.py --json benchmarks/results/year_rules.json
 python benchmarks/poison.py --json benchmarks/results/poison.json
 ```
 """
@@ -124,6 +125,33 @@ def promises_table(year: Year) -> str:
     return table(["", "all devices"], rows)
 
 
+def rules_sections(found: Mapping[str, Any]) -> list[str]:
+    """What rules of the gate make of a year."""
+    rows = [[rule, *(_spread(name, figures[name]) for name in RULED)] for rule, figures in found["summary"].items()]
+    return [
+        "## Rules of the gate",
+        "The same devices, days and captures under other rules: whether the gate, where it refuses all of a training's "
+        "way, judges half and a quarter of it, and whether a reference may fall short by the spread of a calibration, "
+        "2.6 ([why](adr/0009-part-of-the-way-through-the-gate.md)). The last row is what devices do. Whole years of "
+        f"{found['days']} days, one device a seed, mean ± standard deviation over seeds; *taken back* counts students "
+        "that had learnt from somebody who was erased, too.",
+        table(["", *RULED], rows),
+        made_line(found["made"]),
+    ]
+
+
+RULED = ("misses", "misses over frozen", "templates' misses over frozen", "strangers in", "strangers in, frozen")
+RULED += ("swaps", "refused", "taken back")
+
+
+def _spread(name: str, figure: Mapping[str, float]) -> str:
+    if name in ("swaps", "refused", "taken back"):
+        return f"{figure['mean']:.1f} ± {figure['sd']:.1f}"
+    if name.endswith("over frozen"):
+        return f"{figure['mean']:.2f} ± {figure['sd']:.2f}"
+    return f"{100 * figure['mean']:.1f} ± {100 * figure['sd']:.1f} %"
+
+
 def poison_sections(found: Mapping[str, Any]) -> list[str]:
     """What attackers gain by poisoning."""
     parts = [
@@ -170,6 +198,8 @@ def page() -> str:
     parts = [HEAD.rstrip()]
     if (RESULTS / "year.json").exists():
         parts += year_sections(read_year(RESULTS / "year.json"))
+    if (RESULTS / "year_rules.json").exists():
+        parts += rules_sections(json.loads((RESULTS / "year_rules.json").read_text()))
     if (RESULTS / "poison.json").exists():
         parts += poison_sections(json.loads((RESULTS / "poison.json").read_text()))
     return "\n\n".join(parts) + "\n"
