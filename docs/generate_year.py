@@ -140,12 +140,19 @@ def rules_sections(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-RULED = ("misses", "misses over frozen", "templates' misses over frozen", "strangers in", "strangers in, frozen")
-RULED += ("swaps", "refused", "taken back")
+COUNTED = ("swaps", "refused", "taken back")
+RULED = (
+    "misses",
+    "misses over frozen",
+    "templates' misses over frozen",
+    "strangers in",
+    "strangers in, frozen",
+    *COUNTED,
+)
 
 
 def _spread(name: str, figure: Mapping[str, float]) -> str:
-    if name in ("swaps", "refused", "taken back"):
+    if name in COUNTED:
         return f"{figure['mean']:.1f} ± {figure['sd']:.1f}"
     if name.endswith("over frozen"):
         return f"{figure['mean']:.2f} ± {figure['sd']:.2f}"

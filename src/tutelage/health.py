@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
+from tutelage.errors import TutelageError
+
 __all__ = ["WHOLE_SERVER", "Check", "watch_health"]
 
 Check = Callable[[], Awaitable[object]]
@@ -67,7 +69,8 @@ def _log_change(pair: tuple[str, str], error: Exception | None, failing: set[tup
     log = structlog.get_logger()
     if error is not None and pair not in failing:
         failing.add(pair)
-        log.warning("dependency fails", service=service, dependency=dependency, error=type(error).__name__)
+        told = {"code": error.code.value} if isinstance(error, TutelageError) else {"error": type(error).__name__}
+        log.warning("dependency fails", service=service, dependency=dependency, **told)
     elif error is None and pair in failing:
         failing.remove(pair)
         log.info("dependency answers again", service=service, dependency=dependency)

@@ -7,9 +7,9 @@ with a `QueueError`; the driver's own exceptions go no further than this module.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from tutelage.errors import Code, MissingExtraError, QueueError
 
@@ -21,6 +21,8 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("stores", "a queue on Redis") from error
 
+T = TypeVar("T")
+
 __all__ = ["ANSWER_WITHIN", "Redis", "answer", "connect"]
 
 ANSWER_WITHIN = timedelta(seconds=15)
@@ -31,6 +33,25 @@ _SOCKET_SECONDS = 5.0  # one attempt; longer than the longest blocking read of a
 # random: clients that lost one server do not come back in step. At most 2 s, so its return is soon seen.
 _BACKOFF = EqualJitterBackoff(cap=2.0, base=0.05)
 _RETRIES = 8
+_LOGIN = exceptions.AuthenticationError, exceptions.AuthorizationError
+
+
+class _Retry(Retry):
+    """Tries again, but where the login was refused: it will be until somebody changes it, and that has to be said."""
+
+    async def call_with_retry(
+        self,
+        do: Callable[[], Awaitable[T]],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> T:
+        """See `Retry.call_with_retry`."""
+
+        def may_pass(error: Exception) -> bool:
+            return not isinstance(error, _LOGIN) and (is_retryable is None or is_retryable(error))
+
+        return await super().call_with_retry(do, fail, may_pass, with_failure_count)
 
 
 def connect(url: str) -> Redis:
@@ -40,7 +61,7 @@ def connect(url: str) -> Redis:
         decode_responses=True,
         socket_timeout=_SOCKET_SECONDS,
         socket_connect_timeout=_SOCKET_SECONDS,
-        retry=Retry(_BACKOFF, _RETRIES),
+        retry=_Retry(_BACKOFF, _RETRIES),
     )
 
 
@@ -54,7 +75,7 @@ async def answer(call: Awaitable[Any]) -> Any:
         async with asyncio.timeout(ANSWER_WITHIN.total_seconds()):
             return await _cancellable(call)
     except (exceptions.ConnectionError, exceptions.TimeoutError, TimeoutError, OSError) as error:
-        if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
+        if isinstance(error, _LOGIN):
             raise QueueError(Code.QUEUE_REFUSED, f"the queue's server refused the login ({error})") from error
         raise QueueError(Code.QUEUE_UNAVAILABLE, f"the queue's server did not answer ({error}): try again") from error
     except exceptions.RedisError as error:

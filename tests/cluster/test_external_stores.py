@@ -28,6 +28,7 @@ PARTS = ("model-registry", "teacher-inference", "label-worker", "student-distill
 REFUSED = {
     "label-worker": ("queue refuses its worker", "queue-refused"),
     "model-registry": ("objects cannot be tended", "objects-refused"),
+    "student-distiller": ("dependency fails", "queue-refused"),
 }
 """What a Pod whose password is wrong logs, and with which code."""
 

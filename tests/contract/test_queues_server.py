@@ -16,6 +16,7 @@ from queue_makers import LEASE, NOW, SOON, WORKER, Redis, claimed, code, until, 
 
 from tutelage.errors import Code, QueueError
 from tutelage.queue_entries import Claim, Priority, State
+from tutelage.redis_server import answer, connect
 
 
 @pytest.fixture
@@ -101,3 +102,15 @@ async def test_foreign_data_under_the_queues_keys_is_a_typed_error(real):
     with pytest.raises(QueueError) as raised:
         await queue.put({}, key="a")
     assert code(raised) is Code.QUEUE_REFUSED
+
+
+async def test_a_refused_login_is_said_at_once_and_not_tried_again(real):
+    """A check of health, which waits two seconds for an answer, can tell what is wrong."""
+    client = connect(real.url.replace("redis://", "redis://nobody:wrong@"))
+    try:
+        async with asyncio.timeout(2):
+            with pytest.raises(QueueError) as raised:
+                await answer(client.ping())
+        assert code(raised) is Code.QUEUE_REFUSED
+    finally:
+        await client.aclose()

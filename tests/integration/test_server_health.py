@@ -20,7 +20,9 @@ import grpc
 from echo_server import LOOPBACK, NOT_SERVING, SERVING, health_of, serving, until
 from echo_service import NAME, Echo, invoke, stubs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from structlog.testing import capture_logs
 
+from tutelage.errors import Code, QueueError
 from tutelage.server import ALIVE
 from tutelage.settings import Address
 
@@ -45,6 +47,21 @@ def test_health_follows_the_dependencies_by_service_and_overall():
                 await until(both)
 
     asyncio.run(scenario())
+
+
+def test_a_dependency_s_typed_error_is_logged_by_its_code():
+    async def redis():
+        raise QueueError(Code.QUEUE_REFUSED, "the login was refused")
+
+    async def scenario():
+        async with serving(Echo(), checks={"redis": redis}) as (_, channel):
+            await until(lambda: asyncio.sleep(0, bool(logged)))
+            assert await health_of(channel, NAME) == NOT_SERVING
+
+    with capture_logs() as logged:
+        asyncio.run(scenario())
+    told = [line for line in logged if line["event"] == "dependency fails"]
+    assert [(line["dependency"], line["code"]) for line in told] == [("redis", "queue-refused")]
 
 
 def test_a_dependency_that_hangs_is_down():
