@@ -51,7 +51,7 @@ latency here, for simulated devices share their processors.
 ```
 tutelage simulate year                                        # four devices, 365 days, into out/year
 tutelage simulate year --devices 2 --days 60 --seed 7         # some minutes
-python benchmarks/year_rules.py --json benchmarks/results/year_rules.json
+python benchmarks/year_rules.py --seeds 3 --days 180 --json benchmarks/results/year_rules.json
 python benchmarks/poison.py --json benchmarks/results/poison.json
 ```
 """
@@ -132,7 +132,7 @@ def rules_sections(found: Mapping[str, Any]) -> list[str]:
         "## Rules of the gate",
         "The same devices, days and captures under other rules: whether the gate, where it refuses all of a training's "
         "way, judges half and a quarter of it, and whether a reference may fall short by the spread of a calibration, "
-        "2.6 ([why](adr/0009-part-of-the-way-through-the-gate.md)). The last row is what devices do. Whole years of "
+        "2.6 ([why](adr/0009-part-of-the-way-through-the-gate.md)). The last row is what devices do. Years of "
         f"{found['days']} days, one device a seed, mean ± standard deviation over seeds; *taken back* counts students "
         "that had learnt from somebody who was erased, too.",
         table(["", *RULED], rows),
