@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,13 +25,22 @@ def shipped_device(folder: Path, **other: Any) -> NodeSettings:
 
 async def tutelage(*words: object) -> tuple[int, str, str]:
     """Status, output and errors of a command, while this process serves."""
-    process = await started(*words)
-    out, err = await asyncio.wait_for(process.communicate(), PATIENT)
+    return await ended(await started(*words))
+
+
+async def ended(process: asyncio.subprocess.Process, seconds: float = PATIENT) -> tuple[int, str, str]:
+    """Status, output and errors of a command that is to end; one that does not is ended, and shows where it stands."""
+    talk = asyncio.create_task(process.communicate())
+    done, _ = await asyncio.wait({talk}, timeout=seconds)
+    if not done:
+        process.send_signal(signal.SIGABRT)
+    out, err = await talk
+    assert done, f"the command did not end within {seconds} s; it stood at\n{err.decode()}"
     return process.returncode or 0, out.decode(), err.decode()
 
 
 async def started(*words: object) -> asyncio.subprocess.Process:
     """A command that runs."""
-    command = [sys.executable, "-m", "tutelage", *map(str, words)]
+    command = [sys.executable, "-X", "faulthandler", "-m", "tutelage", *map(str, words)]
     pipe = subprocess.PIPE
     return await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)

@@ -5,18 +5,42 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
-__all__ = ["terminated_as_interrupted"]
+__all__ = ["Interruption", "terminated_as_interrupted"]
+
+
+class Interruption:
+    """Whether a command was told to end."""
+
+    def __init__(self) -> None:
+        """It was not yet."""
+        self._asked = False
+
+    def ask(self, number: int = signal.SIGINT, frame: FrameType | None = None) -> None:
+        """End the command, as the handler of a signal; raises `KeyboardInterrupt`."""
+        self._asked = True
+        signal.default_int_handler(number, frame)
+
+    def heed(self) -> None:
+        """Raise `KeyboardInterrupt` where it was asked for, but was raised in a place that swallowed it.
+
+        Python ignores what is raised in finalisers and in some calls from C; a loop would then go on for ever.
+        """
+        if self._asked:
+            raise KeyboardInterrupt
 
 
 @contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """Within it SIGTERM raises `KeyboardInterrupt`, as Ctrl-C does; for the main thread.
+def terminated_as_interrupted() -> Iterator[Interruption]:
+    """Within it SIGTERM raises `KeyboardInterrupt`, as Ctrl-C does; for the main thread. Loops `heed` what it gives.
 
     The first process of a container would not even be ended by a SIGTERM that it has no handler for.
     """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interruption = Interruption()
+    before = {number: signal.signal(number, interruption.ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield interruption
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from device_sim.interruption import terminated_as_interrupted
+from device_sim.interruption import Interruption, terminated_as_interrupted
 from tutelage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,14 +72,19 @@ def visit(
     course = Course(visits, references, strangers, wear, wear if until_wear is None else until_wear, first)
     public = Public(seed, site, persons)
     with (
-        terminated_as_interrupted(),
-        Visiting(opened, public, Patience(patience), pause=lambda: time.sleep(pause)) as visiting,
+        terminated_as_interrupted() as interruption,
+        Visiting(opened, public, Patience(patience), pause=partial(_pause, pause, interruption)) as visiting,
     ):
         while True:
             _run(visiting, course, as_json)
             if not again:
                 return
             course = replace(course, first_visit=course.first_visit + visits)
+
+
+def _pause(pause_s: float, interruption: Interruption) -> None:
+    time.sleep(pause_s)
+    interruption.heed()
 
 
 def _run(visiting: Visiting, course: Course, as_json: bool) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("grpc")
 
+import shipped_device
 from certificates import Authority
 from device_node import node, node_settings, png
 from toy_device import PERSONS, name_of
@@ -22,12 +20,8 @@ from tutelage.tls import ServerTls
 
 
 async def tutelage(*words: object) -> tuple[int, str, str]:
-    """Status, output and errors of a command, while this process serves."""
-    command = [sys.executable, "-m", "tutelage", "device", *map(str, words)]
-    pipe = subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    return process.returncode or 0, out.decode(), err.decode()
+    """Status, output and errors of a command that asks a device, while this process serves."""
+    return await shipped_device.tutelage("device", *words)
 
 
 @pytest.fixture

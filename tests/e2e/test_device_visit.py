@@ -15,7 +15,7 @@ pytest.importorskip("grpc")
 from certificates import Authority
 from device_node import SECONDS, node, png
 from served_part import LOOPBACK
-from shipped_device import shipped_device, started, tutelage
+from shipped_device import ended, shipped_device, started, tutelage
 
 from tutelage.api.device.v1.device_pb2 import RecognizeRequest
 from tutelage.api.device.v1.device_pb2_grpc import DeviceServiceStub
@@ -67,15 +67,15 @@ async def test_a_restart_is_waited_for_and_a_device_that_stays_away_ends_the_vis
     async with node(settings, address=Address(LOOPBACK, port)):
         await visited(port)
         process.send_signal(signal.SIGTERM)  # as whoever runs containers does
-        out, err = await asyncio.wait_for(process.communicate(), 30)
-        assert (process.returncode, err.decode().splitlines()[-1]) == (130, "interrupted")
+        code, out, err = await ended(process, 30)
+        assert (code, err.splitlines()[-1]) == (130, "interrupted")
         seen = json.loads(out)
         assert (seen["enrolled"], seen["visits"] >= 5) == (4, True)
         process = await started(*many[:-1], 1, *where_port(port))
         await visited(port)
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == CATALOGUE[Code.SERVICE_UNAVAILABLE].exit_code
-    assert "error [service-unavailable]: " in err.decode()
+    code, out, err = await ended(process, 60)
+    assert code == CATALOGUE[Code.SERVICE_UNAVAILABLE].exit_code
+    assert "error [service-unavailable]: " in err
     seen = json.loads(out)
     assert (seen["enrolled"], seen["generation_after"]) == (0, "v1")
     assert seen["visits"] > 0
@@ -106,8 +106,8 @@ async def test_a_steady_public_comes_again_and_again(tmp_path: Path):
         process = await started(*words, *where(running))
         runs = [json.loads(await asyncio.wait_for(process.stdout.readline(), 90)) for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode == 130
+        code, _, _ = await ended(process, 30)
+        assert code == 130
     assert [run["first_visit"] for run in runs] == [5, 8, 11]
     assert [run["enrolled"] for run in runs] == [4, 0, 0]
 
@@ -123,8 +123,8 @@ async def test_a_device_that_is_started_later_is_waited_for_and_one_that_never_i
     process = await started(*words, "--patience", 60)
     await asyncio.sleep(4)
     async with node(settings, address=Address(LOOPBACK, port)):
-        out, err = await asyncio.wait_for(process.communicate(), 90)
-        assert (process.returncode, json.loads(out)["visits"]) == (0, 2), err
+        code, out, err = await ended(process, 90)
+        assert (code, json.loads(out)["visits"]) == (0, 2), err
 
 
 async def test_a_gate_may_not_enrol_but_its_owner_may_with_certificates(tmp_path: Path):

@@ -25,7 +25,7 @@ from certificates import Authority
 from device_cloud import teaching
 from device_node import events, node, node_settings, status
 from served_part import LOOPBACK
-from shipped_device import PATIENT, shipped_device, started, tutelage
+from shipped_device import PATIENT, ended, shipped_device, started, tutelage
 from toy_device import SETTINGS
 
 from device_sim.called_service import DEVICE, CalledService
@@ -209,8 +209,8 @@ async def test_who_interrupts_the_check_leaves_nobody_behind(tmp_path: Path):
                 pass
         assert (await status(stub)).persons == 1
         process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode == 130
+        code, _, _ = await ended(process, 30)
+        assert code == 130
         assert (await status(stub)).persons == 0
 
 
