@@ -43,8 +43,14 @@ def accepted(count: int, score: float = HIT) -> tuple[float, ...]:
     return (*(score,) * count, *FAR[count:])
 
 
-def check(name: str, running: Evidence, candidate: Evidence, rules: GateRules = RULES) -> Check:
-    (found,) = (c for c in judge_gate(running, candidate, rules).checks if c.name == name)
+def check(
+    name: str,
+    running: Evidence,
+    candidate: Evidence,
+    rules: GateRules = RULES,
+    released: Sequence[float] | None = None,
+) -> Check:
+    (found,) = (c for c in judge_gate(running, candidate, rules, released=released).checks if c.name == name)
     return found
 
 

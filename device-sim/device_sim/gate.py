@@ -37,12 +37,13 @@ than the running student's exact upper bound (Clopper & Pearson 1934), or more t
 rate. The first alone would let the rate creep up from generation to generation, the second stops that; a candidate
 with no more acceptances than the running student is never refused by the second. In the example 5 are allowed, or 3
 where the running student accepted none: twice the nominal rate is refused in two of five cases, three times in four of
-five, four times nearly always. Captures of one impostor resemble each other, which makes counts vary more than these
-bounds assume: that errs towards refusing.
+five, four times nearly always. Below that rate a chain of students could walk up, each within the bound of the one
+before: so the upper bound of the *released version*, which all of them were made of, is a ceiling too. Captures of one
+impostor resemble each other, which makes counts vary more than these bounds assume: that errs towards refusing.
 
 **strangers-near**: the same set at a score lower by 10, which ten times as many strangers reach: a general approach
-shows there long before it shows at the accept score. Only the running student's bound applies, for a calibration is
-not exact enough (some 2.6 at score 30) to hold a rate of this size to its nominal value.
+shows there long before it shows at the accept score. The running student's bound and the released version's apply, for
+a calibration is not exact enough (some 2.6 at score 30) to hold a rate of this size to its nominal value.
 
 **other-persons**: held-back samples accepted as *another* enrolled person, judged like strangers: the only impostor
 comparisons made with the sensor as it is today. A wrongly labelled sample counts against both students alike.
@@ -164,19 +165,28 @@ class Verdict:
         return fields
 
 
-def judge_gate(running: Evidence, candidate: Evidence, rules: GateRules) -> Verdict:
+def judge_gate(
+    running: Evidence, candidate: Evidence, rules: GateRules, *, released: Sequence[float] | None = None
+) -> Verdict:
     """Whether `candidate` may replace `running`.
+
+    Args:
+        running: Of the student at work.
+        candidate: Of the one that wants to replace it.
+        rules: Thresholds.
+        released: Scores of the same strangers by the released version that both were made of; None where the running
+            student is that version.
 
     Raises:
         UsageError: the two were not measured on the same captures, or one has no latency.
     """
-    _check_paired(running, candidate)
+    _check_paired(running, candidate, released)
     checks = (
         _held_back(running, candidate, rules),
         _persons(running, candidate, rules),
         _references(running, candidate, rules),
-        _strangers(running, candidate, rules),
-        _strangers_near(running, candidate, rules),
+        _strangers(running, candidate, rules, released),
+        _strangers_near(running, candidate, rules, released),
         _other_persons(running, candidate, rules),
         _latency(running, candidate, rules),
     )
@@ -265,22 +275,26 @@ def _mistaken_only(evidence: Evidence, rules: GateRules) -> int:
     return sum(r.mistaken(rules.accept_score) for r in evidence.references if r.own is None)
 
 
-def _strangers(running: Evidence, candidate: Evidence, rules: GateRules) -> Check:
+def _strangers(running: Evidence, candidate: Evidence, rules: GateRules, released: Sequence[float] | None) -> Check:
     if len(running.strangers) < rules.min_strangers:
         n = len(running.strangers)
         said = f"{n} captures of strangers are too few, {rules.min_strangers} are needed"
         return Check("strangers", False, said, {"captures": n})
     before, after = (_reach(evidence.strangers, rules.accept_score) for evidence in (running, candidate))
     rate = _any_match(rules, len(running.references)) if rules.nominal else None
-    return _not_above("strangers", before, after, rules, rate=rate, what="strangers' captures accepted")
+    anchor = None if released is None else _reach(released, rules.accept_score)
+    what = "strangers' captures accepted"
+    return _not_above("strangers", before, after, rules, rate=rate, what=what, anchor=anchor)
 
 
-def _strangers_near(running: Evidence, candidate: Evidence, rules: GateRules) -> Check:
+def _strangers_near(
+    running: Evidence, candidate: Evidence, rules: GateRules, released: Sequence[float] | None
+) -> Check:
     near = rules.accept_score - 10.0
     before, after = (_reach(evidence.strangers, near) for evidence in (running, candidate))
-    return _not_above(
-        "strangers-near", before, after, rules, rate=None, what=f"strangers' captures at score {near:g} or more"
-    )
+    anchor = None if released is None else _reach(released, near)
+    what = f"strangers' captures at score {near:g} or more"
+    return _not_above("strangers-near", before, after, rules, rate=None, what=what, anchor=anchor)
 
 
 def _other_persons(running: Evidence, candidate: Evidence, rules: GateRules) -> Check:
@@ -307,12 +321,22 @@ def _latency(running: Evidence, candidate: Evidence, rules: GateRules) -> Check:
 
 
 def _not_above(
-    name: str, before: Sequence[bool], after: Sequence[bool], rules: GateRules, *, rate: float | None, what: str
+    name: str,
+    before: Sequence[bool],
+    after: Sequence[bool],
+    rules: GateRules,
+    *,
+    rate: float | None,
+    what: str,
+    anchor: Sequence[bool] | None = None,
 ) -> Check:
-    """Whether `after` is true no more often than the upper bound of `before`, and chance at a nominal `rate`, allow."""
+    """Whether `after` is true no more often than the upper bound of `before` allows, and ceilings that do not move.
+
+    These are chance at a nominal `rate`, and the upper bound of the `anchor`; either, or both, may be missing. What
+    is no more than `before` is never above them.
+    """
     n, k, former = len(before), sum(after), sum(before)
     high = clopper_pearson(former, n, rules.confidence)[1]
-    allowed = int(high * n)
     numbers = {
         "captures": n,
         "running_accepted": former,
@@ -321,10 +345,18 @@ def _not_above(
         "newly_accepted": sum(new and not old for old, new in zip(before, after, strict=True)),
         "candidate_high": clopper_pearson(k, n, rules.confidence)[1],
     }
+    ceilings = []
     if rate is not None:
         by_chance = int(stats.binom.ppf(rules.confidence, n, rate)) if n else 0
-        allowed = min(allowed, max(by_chance, former))
+        ceilings.append(by_chance)
         numbers |= {"nominal_rate": rate, "nominal_allowed": by_chance}
+    if anchor is not None:
+        anchored = int(clopper_pearson(sum(anchor), n, rules.confidence)[1] * n)
+        ceilings.append(anchored)
+        numbers |= {"released_accepted": sum(anchor), "released_allowed": anchored}
+    allowed = int(high * n)
+    if ceilings:
+        allowed = min(allowed, max(min(ceilings), former))
     said = f"{k} of {n} {what}, before {former}; {allowed} allowed"
     return Check(name, k <= allowed, said, {**numbers, "allowed": allowed})
 
@@ -353,7 +385,7 @@ def _mcnemar(lost: int, gained: int) -> float:
     return float(stats.binom.sf(lost - 1, lost + gained, 0.5))
 
 
-def _check_paired(running: Evidence, candidate: Evidence) -> None:
+def _check_paired(running: Evidence, candidate: Evidence, released: Sequence[float] | None) -> None:
     same: Mapping[str, Callable[[Evidence], object]] = {
         "held-back samples": lambda evidence: [c.person for c in evidence.held_back],
         "references": lambda evidence: [(c.person, c.own is None) for c in evidence.references],
@@ -362,5 +394,7 @@ def _check_paired(running: Evidence, candidate: Evidence) -> None:
     for what, of in same.items():
         if of(running) != of(candidate):
             raise UsageError(f"both students must be measured on the same {what}, in the same order")
+    if released is not None and len(released) != len(running.strangers):
+        raise UsageError("the released version must be measured on the same strangers")
     if not (running.latency_s and candidate.latency_s):
         raise UsageError("the gate needs a latency of both students")

@@ -93,6 +93,16 @@ class Generations:
         """The released version that recognises or that what recognises was made of."""
         return None if self._pointer is None else self._pointer.current.released.named
 
+    def released_package(self) -> StudentPackage:
+        """The package of `released`, verified.
+
+        Raises:
+            PackageError: `package-*`, it is damaged.
+            StorageError: `storage-failed`, it cannot be read.
+            UsageError: nothing was installed yet.
+        """
+        return self._read(self.required.current.released)
+
     @property
     def previous(self) -> Generation | None:
         """What a revert would bring back, if it still verifies; `None` where there is nothing."""

@@ -30,7 +30,7 @@ from device_sim.sampling import Liveness
 from device_sim.store import Store
 from device_sim.training import Trained
 from device_sim.training_sets import TrainingSets
-from device_sim.trial import gather_evidence, packaged, verdict_numbers
+from device_sim.trial import gather_evidence, packaged, stranger_scores, verdict_numbers
 from device_sim.watch import WatchDecision, WatchVerdict
 from tutelage.biometrics.matching import DecisionRule, Gallery
 from tutelage.errors import Code, InputError, PackageError, StorageError, TrainingError
@@ -171,10 +171,11 @@ class Succession:
                 a training that went astray, the search ends.
         """
         held_back = self._holdings.labelled(self._sets.known(State.HELD_BACK))
+        released = self._strangers_of_release()
         refused: list[Tried] = []
         for share in self._settings.learning.shares:
             try:
-                tried = self._try(descent, trained, held_back, share)
+                tried = self._try(descent, trained, held_back, released, share)
             except InputError:
                 if not refused:
                     raise
@@ -184,12 +185,26 @@ class Succession:
             refused.append(tried)
         return refused[0]
 
-    def _try(self, descent: Descent, trained: Trained, held_back: Sequence[Labelled], share: float) -> Tried:
+    def _strangers_of_release(self) -> list[float] | None:
+        """What the released version would score strangers, in this gallery; None while it recognises itself."""
+        package = self.generations.released_package()
+        if package.digest == self.package.digest:
+            return None
+        return stranger_scores(self._model_of(package), self.strangers.unseen.captures)
+
+    def _try(
+        self,
+        descent: Descent,
+        trained: Trained,
+        held_back: Sequence[Labelled],
+        released: Sequence[float] | None,
+        share: float,
+    ) -> Tried:
         """A part of the way before the gate."""
         data = packaged(self.package, descent, trained, self._keys, self._clock(), share=share)
         model = self._model_of(read_package(data, trusted=[self._keys.signer.public_key()]))
         evidence = gather_evidence(self.model, model, held_back, self.strangers.unseen.captures)
-        return Tried(share, data, model, judge_gate(*evidence, self._settings.gate))
+        return Tried(share, data, model, judge_gate(*evidence, self._settings.gate, released=released))
 
     def install(self, data: bytes, digest: str | None = None) -> None:
         """Let a released version recognise; every person is enrolled in its space, and the former student stays behind.

@@ -89,6 +89,12 @@ def gather_evidence(
     )
 
 
+def stranger_scores(model: RunningModel, strangers: Sequence[Pixels]) -> list[float]:
+    """Best score of each capture of `strangers` over all references, as the gate judges it."""
+    cosine = cosines(model.features(strangers), model.gallery.features)
+    return [float(score) for score in model.calibration.score(cosine.max(axis=1, initial=-1.0))]
+
+
 def _evidence(
     model: RunningModel, held_back: Sequence[Labelled], strangers: Sequence[Pixels], seconds: Sequence[float]
 ) -> Evidence:

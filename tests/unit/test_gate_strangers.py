@@ -21,6 +21,7 @@ from gate_evidence import (
 
 from device_sim.evidence import Evidence, ScoredCapture
 from device_sim.gate import judge_gate
+from tutelage.errors import UsageError
 
 # strangers
 
@@ -53,6 +54,35 @@ def test_the_rate_cannot_creep_up_from_generation_to_generation():
         running = evidence(strangers=accepted(count))
         count = max(k for k in range(12) if check("strangers", running, evidence(strangers=accepted(k))).passed)
     assert count == 5
+
+
+@pytest.mark.parametrize(("name", "score"), [("strangers", HIT), ("strangers-near", 25.0)])
+@pytest.mark.parametrize(("released", "most"), [(0, 3), (1, 5), (2, 7)])
+def test_no_chain_of_students_walks_beyond_the_bound_of_the_version_they_were_made_of(
+    name: str, score: float, released: int, most: int
+):
+    """However many there are, and however little each takes; chance at the nominal rate is 5 for `strangers`."""
+    anchor, count = accepted(released, score), released
+    for _ in range(8):
+        running = evidence(strangers=accepted(count, score))
+        count = max(
+            k for k in range(20) if check(name, running, evidence(strangers=accepted(k, score)), released=anchor).passed
+        )
+    assert count == (min(most, 5) if name == "strangers" else most)
+
+
+def test_a_student_no_worse_than_one_beyond_the_ceiling_is_not_refused_for_it():
+    """Somebody was enrolled meanwhile, to whom strangers are like: no student of today is to blame."""
+    running = evidence(strangers=accepted(4))
+    found = check("strangers", running, evidence(strangers=accepted(4)), released=accepted(0))
+    assert found.passed
+    assert (found.numbers["released_accepted"], found.numbers["released_allowed"]) == (0, 3)
+    assert not check("strangers", running, evidence(strangers=accepted(5)), released=accepted(0)).passed
+
+
+def test_the_released_version_must_be_measured_on_the_same_strangers():
+    with pytest.raises(UsageError, match="released"):
+        judge_gate(evidence(), evidence(), RULES, released=FAR[1:])
 
 
 def test_a_score_without_a_rate_is_held_to_the_former_student_alone():
