@@ -38,8 +38,9 @@ rate. The first alone would let the rate creep up from generation to generation,
 with no more acceptances than the running student is never refused by the second. In the example 5 are allowed, or 3
 where the running student accepted none: twice the nominal rate is refused in two of five cases, three times in four of
 five, four times nearly always. Below that rate a chain of students could walk up, each within the bound of the one
-before: so the upper bound of the *released version*, which all of them were made of, is a ceiling too. Captures of one
-impostor resemble each other, which makes counts vary more than these bounds assume: that errs towards refusing.
+before: so the *released version*, which all of them were made of, sets a ceiling at `ceiling_confidence`: 1 where it
+accepts none of 150, 4 at 3. Captures of one impostor resemble each other, which makes counts vary more than these
+bounds assume: that errs towards refusing.
 
 **strangers-near**: the same set at a score lower by 10, which ten times as many strangers reach: a general approach
 shows there long before it shows at the accept score. The running student's bound and the released version's apply, for
@@ -58,13 +59,11 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from device_sim.evidence import Evidence, ScoredCapture
-from device_sim.typed_json import plain
 from tutelage.biometrics.error_rates import clopper_pearson
 from tutelage.errors import UsageError
 
@@ -85,6 +84,8 @@ class GateRules:
     """Of all bounds but those per person."""
     person_confidence: float = 0.975
     """Of the test per person; with 0.975 two of two captures lost are too many, one of one is not."""
+    ceiling_confidence: float = 0.4
+    """Of the bound that the released version sets for strangers: an equal student breaks it in three cases of ten."""
     chance_loss: float = 0.1
     """Share of a person's recognised captures that a sound change of students may lose."""
     reference_slack: float = 2.6
@@ -103,9 +104,9 @@ class GateRules:
 
     def __post_init__(self) -> None:
         """Refuse rules that no candidate or every candidate would pass."""
-        shares = (self.confidence, self.person_confidence, self.chance_loss)
+        shares = (self.confidence, self.person_confidence, self.ceiling_confidence, self.chance_loss)
         if not all(0.0 < share < 1.0 for share in shares):
-            raise UsageError(f"confidence, person_confidence and chance_loss lie between 0 and 1, got {shares}")
+            raise UsageError(f"the three confidences and chance_loss lie between 0 and 1, got {shares}")
         if not (np.isfinite(self.accept_score) and self.max_latency_ratio > 0.0):
             raise UsageError("accept_score must be a number and max_latency_ratio above 0")
         if not 0.0 <= self.reference_slack <= 10.0:
@@ -159,11 +160,6 @@ class Verdict:
         head = "passed the gate" if self.passed else "refused by the gate"
         return (head, *(f"{marks[check.passed]}  {check.name}: {check.reason}" for check in self.checks))
 
-    def as_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        fields: dict[str, Any] = plain(self)
-        return fields
-
 
 def judge_gate(
     running: Evidence, candidate: Evidence, rules: GateRules, *, released: Sequence[float] | None = None
@@ -174,8 +170,7 @@ def judge_gate(
         running: Of the student at work.
         candidate: Of the one that wants to replace it.
         rules: Thresholds.
-        released: Scores of the same strangers by the released version that both were made of; None where the running
-            student is that version.
+        released: Scores of the same strangers by the released version that both were made of; None: no ceiling.
 
     Raises:
         UsageError: the two were not measured on the same captures, or one has no latency.
@@ -284,7 +279,9 @@ def _strangers(running: Evidence, candidate: Evidence, rules: GateRules, release
     rate = _any_match(rules, len(running.references)) if rules.nominal else None
     anchor = None if released is None else _reach(released, rules.accept_score)
     what = "strangers' captures accepted"
-    return _not_above("strangers", before, after, rules, rate=rate, what=what, anchor=anchor)
+    return _not_above(
+        "strangers", before, after, rules, rate=rate, what=what, anchor=anchor, ceiling=rules.ceiling_confidence
+    )
 
 
 def _strangers_near(
@@ -329,11 +326,12 @@ def _not_above(
     rate: float | None,
     what: str,
     anchor: Sequence[bool] | None = None,
+    ceiling: float | None = None,
 ) -> Check:
     """Whether `after` is true no more often than the upper bound of `before` allows, and ceilings that do not move.
 
-    These are chance at a nominal `rate`, and the upper bound of the `anchor`; either, or both, may be missing. What
-    is no more than `before` is never above them.
+    These are chance at a nominal `rate`, and the bound of the `anchor`; either may be missing. What is no more than
+    `before` is never above them.
     """
     n, k, former = len(before), sum(after), sum(before)
     high = clopper_pearson(former, n, rules.confidence)[1]
@@ -351,7 +349,7 @@ def _not_above(
         ceilings.append(by_chance)
         numbers |= {"nominal_rate": rate, "nominal_allowed": by_chance}
     if anchor is not None:
-        anchored = int(clopper_pearson(sum(anchor), n, rules.confidence)[1] * n)
+        anchored = int(clopper_pearson(sum(anchor), n, ceiling or rules.confidence)[1] * n)
         ceilings.append(anchored)
         numbers |= {"released_accepted": sum(anchor), "released_allowed": anchored}
     allowed = int(high * n)

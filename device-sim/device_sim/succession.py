@@ -185,19 +185,18 @@ class Succession:
             refused.append(tried)
         return refused[0]
 
-    def _strangers_of_release(self) -> list[float] | None:
-        """What the released version would score strangers, in this gallery; None while it recognises itself."""
+    def _strangers_of_release(self) -> list[float]:
+        """What the released version would score strangers, in this gallery."""
         package = self.generations.released_package()
-        if package.digest == self.package.digest:
-            return None
-        return stranger_scores(self._model_of(package), self.strangers.unseen.captures)
+        model = self.model if package.digest == self.package.digest else self._model_of(package)
+        return stranger_scores(model, self.strangers.unseen.captures)
 
     def _try(
         self,
         descent: Descent,
         trained: Trained,
         held_back: Sequence[Labelled],
-        released: Sequence[float] | None,
+        released: Sequence[float],
         share: float,
     ) -> Tried:
         """A part of the way before the gate."""

@@ -18,6 +18,7 @@ from gate_evidence import (
 
 from device_sim.evidence import ScoredCapture
 from device_sim.gate import Verdict, judge_gate
+from device_sim.typed_json import plain
 from tutelage.errors import Code, InputError, PersonError, UsageError
 
 # The verdict
@@ -46,7 +47,7 @@ def test_a_verdict_is_plain_json_and_names_nobody():
     verdict = judge_gate(
         evidence(samples(*(MISS,) * 20, person="p0")), evidence(samples(*(HIT,) * 20, person="p0")), RULES
     )
-    text = json.dumps(verdict.as_json(), allow_nan=False)
+    text = json.dumps(plain(verdict), allow_nan=False)
     told = json.loads(text)
     assert told["passed"] is True
     assert told["rules"]["accept_score"] == 30.0
