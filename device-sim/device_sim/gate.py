@@ -38,8 +38,8 @@ rate. The first alone would let the rate creep up from generation to generation,
 with no more acceptances than the running student is never refused by the second. In the example 5 are allowed, or 3
 where the running student accepted none: twice the nominal rate is refused in two of five cases, three times in four of
 five, four times nearly always. Below that rate a chain of students could walk up, each within the bound of the one
-before: so the *released version*, which all of them were made of, sets a ceiling at `ceiling_confidence`: 1 where it
-accepts none of 150, 4 at 3. Captures of one impostor resemble each other, which makes counts vary more than these
+before: so the *released version*, which all of them were made of, sets a ceiling at `ceiling_confidence`: 3 where it
+accepts none of 150, 8 at 3. Captures of one impostor resemble each other, which makes counts vary more than these
 bounds assume: that errs towards refusing.
 
 **strangers-near**: the same set at a score lower by 10, which ten times as many strangers reach: a general approach
@@ -84,8 +84,8 @@ class GateRules:
     """Of all bounds but those per person."""
     person_confidence: float = 0.975
     """Of the test per person; with 0.975 two of two captures lost are too many, one of one is not."""
-    ceiling_confidence: float = 0.4
-    """Of the bound that the released version sets for strangers: an equal student breaks it in three cases of ten."""
+    ceiling_confidence: float = 0.95
+    """Of the bound that the released version sets for strangers; lower is stricter, and learns less."""
     chance_loss: float = 0.1
     """Share of a person's recognised captures that a sound change of students may lose."""
     reference_slack: float = 2.6
