@@ -33,33 +33,32 @@ from rich.console import Console
 from rich.table import Table
 
 from device_sim.device_settings import DeviceSettings
+from device_sim.gate import GateRules
+from device_sim.learning import LearningRules
 from device_sim.provenance import made
 from device_sim.results import FROZEN, SELF_DISTILLED
+from device_sim.year.books import TEMPLATE
 from device_sim.year.fleet import play_year
 from device_sim.year.settings import YearSettings, year_device
 from device_sim.year.summary import pages_of, rates_over
 
-WHOLE, PARTS = (1.0,), (1.0, 0.5, 0.25)
-SLACK = 2.6
-"""Spread of a calibrated score near 30."""
+WHOLE, PARTS = (1.0,), LearningRules().shares
+SLACK = GateRules().reference_slack
 RULES: Mapping[str, tuple[tuple[float, ...], float]] = {
     "all of the way": (WHOLE, 0.0),
     "all of the way, slack": (WHOLE, SLACK),
     "or part of it": (PARTS, 0.0),
     "or part of it, slack": (PARTS, SLACK),
 }
-TEMPLATES = "template adaptation"
+COUNTS = ("swaps", "refused", "taken back")
 SHOWN = (
     "misses",
     "misses over frozen",
     "templates' misses over frozen",
     "strangers in",
     "strangers in, frozen",
-    "swaps",
-    "refused",
-    "taken back",
+    *COUNTS,
 )
-COUNTS = ("swaps", "refused", "taken back")
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def live(rule: str, seed: int, days: int) -> Lived:
     settings = YearSettings(seed=seed, devices=1, days=days, device=device_under(rule))
     with tempfile.TemporaryDirectory() as folder:
         year = play_year(settings, Path(folder), lambda *_: None, processes=1)
-    frozen, ours, templates = (rates_over(pages_of(year), name) for name in (FROZEN, SELF_DISTILLED, TEMPLATES))
+    frozen, ours, templates = (rates_over(pages_of(year), name) for name in (FROZEN, SELF_DISTILLED, TEMPLATE))
     kept = year.devices[0].pages[-1].kept
     found = {
         "misses": ours.missed,

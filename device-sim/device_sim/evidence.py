@@ -109,13 +109,17 @@ class Evidence:
         itself = np.eye(count, dtype=np.bool_)
         mutual = _table(references, count, count)
         of_samples = _table(held_back, len(held_back_persons), count)
-        nearest = _table(strangers, len(np.asarray(strangers)), count).max(axis=1, initial=-1.0)
         return Evidence(
             held_back=_scored(score, held_back_persons, reference_persons, of_samples),
             references=_scored(score, reference_persons, reference_persons, mutual, itself),
-            strangers=tuple(score.score(nearest).tolist()),
+            strangers=best_scores(score, _table(strangers, len(np.asarray(strangers)), count)),
             latency_s=tuple(latency_s),
         )
+
+
+def best_scores(score: Score, cosines: npt.ArrayLike) -> tuple[float, ...]:
+    """Best score of each of S captures over all M references, from their cosines `(S, M)`; the least where M is 0."""
+    return tuple(score.score(np.asarray(cosines, dtype=np.float64).max(axis=1, initial=-1.0)).tolist())
 
 
 def _table(cosines: npt.ArrayLike, captures: int, references: int) -> Floats:

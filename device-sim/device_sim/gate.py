@@ -38,7 +38,7 @@ rate. The first alone would let the rate creep up from generation to generation,
 with no more acceptances than the running student is never refused by the second. In the example 5 are allowed, or 3
 where the running student accepted none: twice the nominal rate is refused in two of five cases, three times in four of
 five, four times nearly always. Below that rate a chain of students could walk up, each within the bound of the one
-before: so the *released version*, which all of them were made of, sets a ceiling at `ceiling_confidence`: 3 where it
+before: so the upper bound of the *released version*, which all of them were made of, is a ceiling too: 3 where it
 accepts none of 150, 8 at 3. Captures of one impostor resemble each other, which makes counts vary more than these
 bounds assume: that errs towards refusing.
 
@@ -84,8 +84,6 @@ class GateRules:
     """Of all bounds but those per person."""
     person_confidence: float = 0.975
     """Of the test per person; with 0.975 two of two captures lost are too many, one of one is not."""
-    ceiling_confidence: float = 0.95
-    """Of the bound that the released version sets for strangers; lower is stricter, and learns less."""
     chance_loss: float = 0.1
     """Share of a person's recognised captures that a sound change of students may lose."""
     reference_slack: float = 2.6
@@ -104,9 +102,9 @@ class GateRules:
 
     def __post_init__(self) -> None:
         """Refuse rules that no candidate or every candidate would pass."""
-        shares = (self.confidence, self.person_confidence, self.ceiling_confidence, self.chance_loss)
+        shares = (self.confidence, self.person_confidence, self.chance_loss)
         if not all(0.0 < share < 1.0 for share in shares):
-            raise UsageError(f"the three confidences and chance_loss lie between 0 and 1, got {shares}")
+            raise UsageError(f"confidence, person_confidence and chance_loss lie between 0 and 1, got {shares}")
         if not (np.isfinite(self.accept_score) and self.max_latency_ratio > 0.0):
             raise UsageError("accept_score must be a number and max_latency_ratio above 0")
         if not 0.0 <= self.reference_slack <= 10.0:
@@ -278,10 +276,7 @@ def _strangers(running: Evidence, candidate: Evidence, rules: GateRules, release
     before, after = (_reach(evidence.strangers, rules.accept_score) for evidence in (running, candidate))
     rate = _any_match(rules, len(running.references)) if rules.nominal else None
     anchor = None if released is None else _reach(released, rules.accept_score)
-    what = "strangers' captures accepted"
-    return _not_above(
-        "strangers", before, after, rules, rate=rate, what=what, anchor=anchor, ceiling=rules.ceiling_confidence
-    )
+    return _not_above("strangers", before, after, rules, rate=rate, what="strangers' captures accepted", anchor=anchor)
 
 
 def _strangers_near(
@@ -326,12 +321,11 @@ def _not_above(
     rate: float | None,
     what: str,
     anchor: Sequence[bool] | None = None,
-    ceiling: float | None = None,
 ) -> Check:
     """Whether `after` is true no more often than the upper bound of `before` allows, and ceilings that do not move.
 
-    These are chance at a nominal `rate`, and the bound of the `anchor`; either may be missing. What is no more than
-    `before` is never above them.
+    These are chance at a nominal `rate`, and the upper bound of the `anchor`; either may be missing. What is no more
+    than `before` is never above them.
     """
     n, k, former = len(before), sum(after), sum(before)
     high = clopper_pearson(former, n, rules.confidence)[1]
@@ -349,7 +343,7 @@ def _not_above(
         ceilings.append(by_chance)
         numbers |= {"nominal_rate": rate, "nominal_allowed": by_chance}
     if anchor is not None:
-        anchored = int(clopper_pearson(sum(anchor), n, ceiling or rules.confidence)[1] * n)
+        anchored = int(clopper_pearson(sum(anchor), n, rules.confidence)[1] * n)
         ceilings.append(anchored)
         numbers |= {"released_accepted": sum(anchor), "released_allowed": anchored}
     allowed = int(high * n)

@@ -17,8 +17,8 @@ class Interruption:
         """It was not yet."""
         self._asked = False
 
-    def ask(self, number: int = signal.SIGINT, frame: FrameType | None = None) -> None:
-        """End the command, as the handler of a signal; raises `KeyboardInterrupt`."""
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        """Handler of the signals that end a command: remembers, and raises `KeyboardInterrupt`."""
         self._asked = True
         signal.default_int_handler(number, frame)
 
@@ -35,7 +35,8 @@ class Interruption:
 def terminated_as_interrupted() -> Iterator[Interruption]:
     """Within it SIGTERM raises `KeyboardInterrupt`, as Ctrl-C does; for the main thread. Loops `heed` what it gives.
 
-    The first process of a container would not even be ended by a SIGTERM that it has no handler for.
+    Without handlers of its own the first process of a container is not ended by SIGTERM, nor by SIGINT what a shell
+    started in the background.
     """
     interruption = Interruption()
     before = {number: signal.signal(number, interruption.ask) for number in (signal.SIGINT, signal.SIGTERM)}

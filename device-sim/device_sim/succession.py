@@ -185,7 +185,7 @@ class Succession:
             refused.append(tried)
         return refused[0]
 
-    def _strangers_of_release(self) -> list[float]:
+    def _strangers_of_release(self) -> tuple[float, ...]:
         """What the released version would score strangers, in this gallery."""
         package = self.generations.released_package()
         model = self.model if package.digest == self.package.digest else self._model_of(package)

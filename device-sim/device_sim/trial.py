@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from device_sim.device_settings import DeviceKeys
-from device_sim.evidence import Evidence
+from device_sim.evidence import Evidence, best_scores
 from device_sim.gate import Verdict
 from device_sim.job import Descent
 from device_sim.learning import Labelled
@@ -89,10 +89,9 @@ def gather_evidence(
     )
 
 
-def stranger_scores(model: RunningModel, strangers: Sequence[Pixels]) -> list[float]:
-    """Best score of each capture of `strangers` over all references, as the gate judges it."""
-    cosine = cosines(model.features(strangers), model.gallery.features)
-    return [float(score) for score in model.calibration.score(cosine.max(axis=1, initial=-1.0))]
+def stranger_scores(model: RunningModel, strangers: Sequence[Pixels]) -> tuple[float, ...]:
+    """Best score of each capture of `strangers` over all references."""
+    return best_scores(model.calibration, cosines(model.features(strangers), model.gallery.features))
 
 
 def _evidence(

@@ -21,9 +21,9 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("stores", "a queue on Redis") from error
 
-T = TypeVar("T")
-
 __all__ = ["ANSWER_WITHIN", "Redis", "answer", "connect"]
+
+_Answer = TypeVar("_Answer")
 
 ANSWER_WITHIN = timedelta(seconds=15)
 """Every call ends by then, well or with `queue-unavailable`: half a lease, so a failed renewal can be repeated."""
@@ -41,13 +41,11 @@ class _Retry(Retry):
 
     async def call_with_retry(
         self,
-        do: Callable[[], Awaitable[T]],
+        do: Callable[[], Awaitable[_Answer]],
         fail: Callable[..., Any],
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,
-    ) -> T:
-        """See `Retry.call_with_retry`."""
-
+    ) -> _Answer:
         def may_pass(error: Exception) -> bool:
             return not isinstance(error, _LOGIN) and (is_retryable is None or is_retryable(error))
 

@@ -100,7 +100,7 @@ def test_evidence_holds_the_scores_of_each_student_in_its_own_space(keys: Device
         assert len(evidence.references) == 12
         scores = [model.recognise(s).score for s in strangers]
         assert evidence.strangers == pytest.approx(scores, abs=0.05)
-        assert list(evidence.strangers) == stranger_scores(model, strangers)
+        assert evidence.strangers == stranger_scores(model, strangers)
         assert [c.person for c in evidence.held_back] == [name_of(p) for p in range(6)]
         owned = [model.verify(name_of(p), finger(p, 60)) for p in range(6)]
         assert [c.own for c in evidence.held_back] == pytest.approx(owned, abs=0.05)
