@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -24,6 +25,10 @@ SHARE_NOTHING = ("tests/e2e/test_docs_readme",)
 # with two threads each only wait for each other.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
+
+# Tests that kill a device fork this process. A child must not tidy up a gRPC channel that an earlier test left to the
+# garbage collector: it would wait for ever for a thread that only the parent has.
+os.register_at_fork(after_in_child=gc.freeze)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
-from device_sim.evaluation.compare import Case, against, cases, summarise
+from device_sim.evaluation.compare import Case, against, cases, run, summarise
 from device_sim.evaluation.measure import rates
 from device_sim.evaluation.present import cell, markdown, summary_table
 from device_sim.evaluation.selection import Offered, _made_wrong
-from device_sim.learning import Labelled
+from device_sim.learning import Labelled, LearningRules
 from tutelage.biometrics.calibration import Calibration
+from tutelage.errors import UsageError
 from tutelage.nn.packaging import Strangers
+from tutelage.nn.self_distil import SelfDistillation
 from tutelage.nn.students import READOUTS
 
 BLANK = np.zeros((64, 64), np.uint8)
@@ -35,6 +39,17 @@ def test_cases_hold_what_does_not_learn_once_and_perfect_labels_once() -> None:
         (0.2, False),
     }
     assert len({c.name for c in found}) == len(found)
+
+
+def grpc_is_there(seed: int) -> NoReturn:
+    raise UsageError(f"grpc is there: {'grpc' in sys.modules}")
+
+
+def test_workers_inherit_no_open_channel_and_tell_typed_errors() -> None:
+    """A forked one would wait for ever, once it tidied up a channel that this process had open."""
+    pytest.importorskip("grpc")
+    with pytest.raises(UsageError, match="grpc is there: False"):
+        run([0, 1], grpc_is_there, [], SelfDistillation(), LearningRules())
 
 
 def test_wrong_labels_name_another_enrolled_person() -> None:

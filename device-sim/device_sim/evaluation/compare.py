@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,8 @@ def run(
 ) -> list[dict[str, Any]]:
     """Rows of all seeds, in the order of seeds and cases, computed by several processes."""
     found: dict[int, list[dict[str, Any]]] = {}
-    with ProcessPoolExecutor(min(processes, len(seeds))) as pool:
+    # Not forked: a child that inherits an open gRPC channel waits for ever when it tidies that up.
+    with ProcessPoolExecutor(min(processes, len(seeds)), mp_context=get_context("spawn")) as pool:
         jobs = {pool.submit(run_seed, s, make_ground, wanted, settings, learning): s for s in seeds}
         for job in as_completed(jobs):
             found[jobs[job]] = job.result()
