@@ -54,7 +54,7 @@ from device_sim.provenance import made
 from device_sim.recognition import RunningModel
 from device_sim.training import Budget, Training
 from tutelage.biometrics.features import Features
-from tutelage.biometrics.matching import DecisionRule, Gallery
+from tutelage.biometrics.matching import DecisionRule
 from tutelage.captures import decode_png, encode_png, to_input
 from tutelage.nn.compiled import compiled, open_graph
 from tutelage.nn.self_distil import SelfDistillation
@@ -153,7 +153,7 @@ def crowded(model: RunningModel, each: int) -> RunningModel:
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
     names = (f"stranger-{i // each:05d}" for i in range(MANY * each))
     features = Features.concat([own, Features(drawn, own.space)])
-    return replace(model, gallery=Gallery((*model.gallery.persons, *names), features))
+    return replace(model, gallery=replace(model.gallery, persons=(*model.gallery.persons, *names), features=features))
 
 
 def persons(model: RunningModel, ground: Ground, repeats: int, calls: int) -> dict[str, Any]:

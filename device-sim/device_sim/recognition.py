@@ -22,6 +22,7 @@ from tutelage.captures import Pixels, to_input
 from tutelage.errors import SpaceMismatchError
 from tutelage.nn.compiled import compiled
 from tutelage.nn.packaging import Strangers
+from tutelage.nn.quantised import quantised
 from tutelage.nn.students import Recogniser
 from tutelage.package import StudentPackage
 
@@ -103,7 +104,7 @@ class RunningModel:
             digest=package.digest,
             recogniser=recogniser,
             calibration=Calibration.from_json(package.calibration),
-            gallery=Gallery(enrolled.persons, features),
+            gallery=Gallery(enrolled.persons, features, quantised),
             rule=rule,
         )
 
@@ -115,7 +116,8 @@ class RunningModel:
         """The same student with one more person, or more references of one."""
         features = self.features(captures)
         persons = (*self.gallery.persons, *([person] * len(captures)))
-        return replace(self, gallery=Gallery(persons, Features.concat([self.gallery.features, features])))
+        everybodys = Features.concat([self.gallery.features, features])
+        return replace(self, gallery=replace(self.gallery, persons=persons, features=everybodys))
 
     def recognise(self, capture: Pixels) -> Recognition:
         """Answer one capture, 1:N."""

@@ -32,7 +32,7 @@ from device_sim.training import Trained
 from device_sim.training_sets import TrainingSets
 from device_sim.trial import gather_evidence, packaged, stranger_scores, verdict_numbers
 from device_sim.watch import WatchDecision, WatchVerdict
-from tutelage.biometrics.matching import DecisionRule, Gallery
+from tutelage.biometrics.matching import DecisionRule
 from tutelage.errors import Code, InputError, PackageError, StorageError, TrainingError
 from tutelage.impostors import open_impostors
 from tutelage.nn.packaging import Strangers
@@ -242,7 +242,8 @@ class Succession:
         """Let the running student know `person` no more, nor what was kept in memory of anybody's last failures."""
         gallery = self.model.gallery
         kept = np.array([owner != person for owner in gallery.persons], np.bool_)
-        others = Gallery(tuple(owner for owner in gallery.persons if owner != person), gallery.features[kept])
+        persons = tuple(owner for owner in gallery.persons if owner != person)
+        others = replace(gallery, persons=persons, features=gallery.features[kept])
         model = replace(self.model, gallery=others)
         self.reception.forget(model, self._neighbours_in(model))
 

@@ -3,26 +3,30 @@
 A person is as similar as the nearest of their references. The runner-up is the nearest *other* person, and the margin
 between the two is the best sign of a label that can be trusted. A gallery groups its references by person once, so
 naming a capture is one matrix product and two searches for the largest cosine, the second without the nearest person.
+Where references are very many, a coarse comparison may first leave out those that can be neither.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tutelage.biometrics.features import Features, cosines
+from tutelage.biometrics.features import Features, Vectors, cosines
 from tutelage.errors import Code, InputError, SpaceMismatchError, UsageError
 
-__all__ = ["Decision", "DecisionRule", "Gallery", "Match"]
+__all__ = ["Coarse", "Decision", "DecisionRule", "Gallery", "Match"]
 
 MAX_COSINES = 1 << 22
 """Cosines held at once, 16 MiB: a large batch of probes is compared in parts."""
+COARSE_FROM = 4096
+"""References from which on a coarse comparison saves more than it costs."""
 
 
 class Decision(StrEnum):
@@ -55,6 +59,13 @@ class Match:
 NOBODY = Match(None, -1.0, None, -1.0)
 
 
+class Coarse(Protocol):
+    """A quick comparison with all references of a gallery, a little off."""
+
+    def cosines(self, probe: Vectors) -> tuple[Vectors, float]:
+        """Cosines (M,) of a unit row (D,) with M references, and by how much any of them may be off at most."""
+
+
 @dataclass(frozen=True, eq=False)
 class Gallery:
     """References of the enrolled persons, one row each; a person may have several, in any order.
@@ -67,6 +78,8 @@ class Gallery:
     """Person of each reference row."""
     features: Features
     """References, as many rows as `persons`."""
+    coarsely: Callable[[Vectors], Coarse | None] | None = None
+    """What makes a coarse comparison with very many references (M, D), if anything does: answers stay what they are."""
 
     def __post_init__(self) -> None:
         """Refuse references that nobody owns."""
@@ -86,6 +99,13 @@ class Gallery:
         order = np.argsort(owners, kind="stable")
         return self.features[order], np.append(np.searchsorted(owners[order], self._names), len(owners))
 
+    @cached_property
+    def _coarse(self) -> Coarse | None:
+        """Over the references of `_grouped`; None where there are not enough of them for it."""
+        if self.coarsely is None or len(self.persons) < COARSE_FROM:
+            return None
+        return self.coarsely(self._grouped[0].vectors)
+
     def identify(self, probes: Features) -> list[Match]:
         """Nearest person and runner-up of each of B probes; of equally near persons the first by name.
 
@@ -101,11 +121,29 @@ class Gallery:
 
     def _nearest(self, probes: Features) -> Iterator[Match]:
         references, bounds = self._grouped
-        for row in cosines(probes, references):  # (references,): sorted by person, so equals go to the first by name
+        coarse = self._coarse if len(probes) == 1 else None  # a product with a batch is quick as it is
+        rows = cosines(probes, references) if coarse is None else self._near(probes, coarse)
+        for row in rows:  # (references,): sorted by person, so equals go to the first by name
             first, cosine = self._strike_nearest(row, bounds)
             second, runner_up_cosine = self._strike_nearest(row, bounds)
             alone = runner_up_cosine == -math.inf
             yield Match(first, cosine, None if alone else second, -1.0 if alone else runner_up_cosine)
+
+    def _near(self, probe: Features, coarse: Coarse) -> Vectors:
+        """Cosines (1, M); minus infinity for references that can be neither the nearest person's nor the runner-up's.
+
+        Two persons have a cosine of at least the coarse runner-up's less what that is off. Whoever has more than that
+        can be short of it by no more than twice as much in the coarse comparison.
+        """
+        references, bounds = self._grouped
+        rough, off = coarse.cosines(probe.vectors[0])
+        rest = rough.copy()
+        self._strike_nearest(rest, bounds)
+        _, runner_up = self._strike_nearest(rest, bounds)
+        left = np.flatnonzero(rough >= runner_up - 2.0 * off)
+        row = np.full((1, len(rough)), -np.inf, np.float32)
+        row[0, left] = cosines(probe, references[left])[0]
+        return row
 
     def _strike_nearest(self, row: npt.NDArray[np.float32], bounds: npt.NDArray[np.intp]) -> tuple[str, float]:
         """The person with the largest cosine of `row`, whose references are then struck out of it, and that cosine."""
