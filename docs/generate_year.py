@@ -66,7 +66,9 @@ def year_sections(year: Year) -> list[str]:
         ERRORS,
         rates_table(year),
         "Misses: genuine attempts whose first capture is not accepted as who it is. Failed: those of which no capture "
-        "is. Probes and strangers' captures are measured apart each week, and met by no device. All at score 30.",
+        "is. Probes and strangers' captures are measured apart each week, and met by no device. On a new sensor: "
+        "strangers, had the sensor been replaced that day, which tells what the student has become apart from what the "
+        "sensor has. All at score 30.",
         kept_table(year),
         "## What must never happen",
         promises_table(year),
@@ -82,7 +84,17 @@ def rates_table(year: Year) -> str:
         for span, by_name in thirds(year).items()
         for place, (name, rates) in enumerate(by_name.items())
     ]
-    head = ["", "", "misses", "failed", "impostors in", "attackers in", "probes missed", "strangers in"]
+    head = [
+        "",
+        "",
+        "misses",
+        "failed",
+        "impostors in",
+        "attackers in",
+        "probes missed",
+        "strangers in",
+        "on a new sensor",
+    ]
     return table(head, rows)
 
 

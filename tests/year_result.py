@@ -39,7 +39,7 @@ def page(day: int, frozen_missed: int = 4, **changes) -> Page:
             persons=5,
             generation="v1",
             attempts=attempts,
-            probed=Probed(by_name(0.4, 0.2, 0.1), by_name(0.02, 0.06, 0.02)),
+            probed=Probed(by_name(0.4, 0.2, 0.1), by_name(0.02, 0.06, 0.02), by_name(0.03, 0.05, 0.04)),
             kept=Kept(10 * day, day, day, 0, 0, 1, 2, 1, 0, 1 << 20, 12.5),
         ),
         **changes,

@@ -98,6 +98,17 @@ def test_a_replaced_sensor_has_scratches_of_its_own(place: Place):
     assert np.abs(before - after).mean() > 4.0
 
 
+def test_a_new_sensor_shows_strangers_as_they_are_on_the_first_day_whatever_the_day(place: Place):
+    day = max(range(SMALL.days), key=lambda d: place.condition(d).wear)
+    worn, new = (place.strangers(day, new_sensor=new) for new in (False, True))
+    assert len(worn) == len(new) == SMALL.strangers
+    contrast = [np.mean([capture.std() for capture in captures]) for captures in (worn, new)]
+    assert contrast[0] < 0.9 * contrast[1]
+    first = place.strangers(0, new_sensor=True)
+    assert [c.shape for c in first] == [c.shape for c in new]
+    assert np.mean([c.std() for c in first]) == pytest.approx(contrast[1], rel=0.1)
+
+
 def test_who_comes_follows_from_the_day_and_nobody_comes_who_is_not_enrolled(place: Place):
     enrolled = place.residents(20)
     twice = [[(v.who, v.person, v.tries(0).tobytes()) for v in place.visits(20, enrolled)] for _ in range(2)]

@@ -46,6 +46,7 @@ def test_rates_are_shares_of_all_attempts_and_means_of_probes():
     assert frozen.probe_misses == pytest.approx(0.4)
     assert rates_over(pages, TEMPLATE).admitted == pytest.approx(2 / 4)
     assert rates_over(pages, SELF_DISTILLED).probe_misses == pytest.approx(0.2)
+    assert (frozen.strangers, frozen.strangers_new) == pytest.approx((0.02, 0.03))
 
 
 def test_a_year_is_divided_into_thirds_without_gaps():

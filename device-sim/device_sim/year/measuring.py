@@ -34,16 +34,18 @@ def page_of(life: Life, day: int) -> Page:
 def _probed(life: Life, day: int) -> Probed:
     """Rates of all recognisers on the same probes and strangers."""
     probes = life.place.probes(list(life.enrolled.values()), day)
-    strangers = life.place.strangers(day)
+    strangers, on_new = life.place.strangers(day), life.place.strangers(day, new_sensor=True)
     released = life.beside.released
     recognisers = {name: (released, rival.eyes) for name, rival in life.beside.rivals.items()}
     recognisers[SELF_DISTILLED] = (life.device.model, Eyes.of(life.device.model))
     misses: dict[str, float | None] = {}
     admitted: dict[str, float | None] = {}
+    admitted_new: dict[str, float | None] = {}
     for name, (model, eyes) in recognisers.items():
         misses[name] = _share_missed(model, eyes, probes)
         admitted[name] = _share_admitted(model, eyes, strangers)
-    return Probed(misses, admitted)
+        admitted_new[name] = _share_admitted(model, eyes, on_new)
+    return Probed(misses, admitted, admitted_new)
 
 
 def _share_missed(model: RunningModel, eyes: Eyes, probes: Sequence[tuple[str, Pixels]]) -> float | None:

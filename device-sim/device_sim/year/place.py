@@ -114,10 +114,11 @@ class Place:
         presses = range(base, base + self.settings.probes)
         return [(r.name, capture) for r in residents for capture in self._captures(r.number, presses, day)]
 
-    def strangers(self, day: int) -> list[Pixels]:
-        """One capture of each of those who are only measured with."""
-        numbers = self._others(_STRANGERS_FROM, self.settings.strangers)
-        return [capture for n in numbers for capture in self._captures(n, [1000 + 10 * day], day)]
+    def strangers(self, day: int, *, new_sensor: bool = False) -> list[Pixels]:
+        """One capture of each of those who are only measured with, as it is that day or would be on a new sensor."""
+        numbers, presses = self._others(_STRANGERS_FROM, self.settings.strangers), [1000 + 10 * day]
+        condition = Condition() if new_sensor else self.condition(day)
+        return [c for n in numbers for c in self._pressed(self._masters[n], n, presses, day, condition)]
 
     def visits(self, day: int, enrolled: Sequence[Resident]) -> Iterator[Visit]:
         """Who comes on `day`, in order, where `enrolled` are those who may come as themselves."""
@@ -149,15 +150,17 @@ class Place:
         return self._tries(mixed, number, press, day)
 
     def _tries(self, master: torch.Tensor, number: int, press: int, day: int) -> Callable[[int], Pixels]:
-        return lambda k: self._pressed(master, number, [press + k], day)[0]
+        return lambda k: self._pressed(master, number, [press + k], day, self.condition(day))[0]
 
     def _captures(self, number: int, presses: Sequence[int], day: int) -> list[Pixels]:
-        return self._pressed(self._masters[number], number, presses, day)
+        return self._pressed(self._masters[number], number, presses, day, self.condition(day))
 
-    def _pressed(self, master: torch.Tensor, number: int, presses: Sequence[int], day: int) -> list[Pixels]:
+    def _pressed(
+        self, master: torch.Tensor, number: int, presses: Sequence[int], day: int, condition: Condition
+    ) -> list[Pixels]:
         sensor = Sensor(self.settings.seed, self._sensor_number(self.timetable.sensor(day)))
         drawn = Presses.of(self.settings.seed, number, presses)
-        return sensor.capture(master.expand(len(drawn), -1, -1), drawn, self.condition(day))
+        return sensor.capture(master.expand(len(drawn), -1, -1), drawn, condition)
 
 
 def mixture(own: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:

@@ -106,7 +106,17 @@ def _errors(year: Year) -> Html:
 
 
 def _rates(year: Year) -> Html:
-    head = ("", "", "Misses", "Failed", "Impostors in", "Attackers in", "Probes missed", "Strangers in")
+    head = (
+        "",
+        "",
+        "Misses",
+        "Failed",
+        "Impostors in",
+        "Attackers in",
+        "Probes missed",
+        "Strangers in",
+        "On a new sensor",
+    )
     rows = [
         (span if place == 0 else "", name, *_cells(rates))
         for span, by_name in thirds(year).items()
@@ -114,7 +124,9 @@ def _rates(year: Year) -> Html:
     ]
     said = (
         "Misses and failed attempts are of genuine attempts: those whose first capture missed, and those in which all "
-        "did. Probes and strangers' captures are measured apart, and met by no device."
+        "did. Probes and strangers' captures are measured apart, and met by no device. On a new sensor: strangers' "
+        "captures as a new sensor would have taken them, which tells what the student has become apart from what the "
+        "sensor has."
     )
     return section("In numbers", scroll(table(head, rows, class_="numbers rates")), caption(said))
 

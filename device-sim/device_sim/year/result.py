@@ -49,12 +49,14 @@ class Attempts:
 
 @dataclass(frozen=True)
 class Probed:
-    """Rates on captures that no device met, on the sensor as it was that day."""
+    """Rates on captures that no device met, on the sensor as it was that day unless said otherwise."""
 
     misses: Rates
     """Share of captures of enrolled persons that are not accepted as who they are."""
     strangers: Rates
     """Share of strangers' captures that are accepted as anybody."""
+    strangers_new: Rates
+    """The same share of their captures as a new sensor of the same make would have taken them."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ class Rates:
     """Share of probes that missed."""
     strangers: float | None
     """Share of strangers' captures that would be accepted."""
+    strangers_new: float | None
+    """The same, of captures by a new sensor."""
 
 
 def pages_of(year: Year, start: float = 0.0, end: float = 1.0) -> list[Page]:
@@ -49,6 +51,7 @@ def rates_over(pages: Sequence[Page], name: str) -> Rates:
         hostile=_share(sum(a.hostile_admitted[name] for a in attempts), sum(a.hostile for a in attempts)),
         probe_misses=_mean(page.probed.misses[name] for page in pages),
         strangers=_mean(page.probed.strangers[name] for page in pages),
+        strangers_new=_mean(page.probed.strangers_new[name] for page in pages),
     )
 
 
