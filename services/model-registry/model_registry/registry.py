@@ -112,7 +112,7 @@ class Registry:
             raise
         if not arrival.is_whole:
             return Received(None, await self._keep(arrival, upload, offset))
-        return Received(await self._complete(arrival, upload, lineage), upload.size_bytes)
+        return Received(await self._complete(arrival, upload, offset, lineage), upload.size_bytes)
 
     def _resume(self, arrival: Arrival, upload: Upload) -> None:
         for chunk in self._uploads.read(upload, self._now()):
@@ -127,7 +127,7 @@ class Registry:
         data = partial(bytes, arrival.data(offset))
         return await self._do(lambda: self._uploads.keep(upload, data(), offset=offset, now=self._now()))
 
-    async def _complete(self, arrival: Arrival, upload: Upload, lineage: Lineage) -> Version:
+    async def _complete(self, arrival: Arrival, upload: Upload, offset: int, lineage: Lineage) -> Version:
         try:
             package = await arrival.finish()
         except PackageError:
@@ -135,7 +135,8 @@ class Registry:
             raise
         version = await self._publish(package, upload, lineage)
         self._departures.remember(upload.file_digest, arrival.data())
-        await self._do(self._uploads.drop, upload)
+        if offset:  # what another call may have kept of a file that now came whole is forgotten when its time runs out
+            await self._do(self._uploads.drop, upload)
         return version
 
     def _verified(
@@ -183,10 +184,11 @@ class Registry:
     def _created(self, version: Version) -> Version:
         """`version` as it is in the store, whoever put it there."""
         key = version_key(version.name, version.version)
-        # For jobs that go on from this package; before the manifest, so that no version is without it.
+        # For jobs that go on from this package; before the manifest, so that no version is without it. It refuses
+        # where the file is missing.
         point_to_package(self._objects, StoredPackage(version.digest, version.file_digest, version.size_bytes))
         try:
-            self._objects.create(key, version.as_bytes(), needs=[version.object_key])
+            self._objects.create(key, version.as_bytes())
         except ObjectError as error:
             if error.code is not Code.OBJECT_CONFLICT:
                 raise
