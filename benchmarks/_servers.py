@@ -27,6 +27,7 @@ class Servers:
     minio_port: int
     folder: Path
     """For whatever the benchmark needs, gone afterwards."""
+    minio_pid: int
 
     def environment(self) -> dict[str, str]:
         """Variables that lead a service here."""
@@ -54,13 +55,13 @@ def servers() -> Iterator[Servers]:
         command = [program("minio"), "server", str(folder / "data"), "--address", f"127.0.0.1:{minio}", "--quiet"]
         account = {"MINIO_ROOT_USER": ACCOUNT, "MINIO_ROOT_PASSWORD": SECRET, "MINIO_BROWSER": "off"}
         account |= {"MINIO_UPDATE": "off", "HOME": name}
-        stack.enter_context(started(command, minio, account, folder / "minio.log"))
-        yield Servers(redis, minio, folder)
+        store = stack.enter_context(started(command, minio, account, folder / "minio.log"))
+        yield Servers(redis, minio, folder, store)
 
 
 @contextmanager
-def started(command: Sequence[str], port: int, environment: Mapping[str, str], log: Path) -> Iterator[None]:
-    """A program from when it listens on `port` until the block ends."""
+def started(command: Sequence[str], port: int, environment: Mapping[str, str], log: Path) -> Iterator[int]:
+    """The process of a program, from when it listens on `port` until the block ends."""
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **environment})
     try:
@@ -69,7 +70,7 @@ def started(command: Sequence[str], port: int, environment: Mapping[str, str], l
             if process.poll() is not None or time.monotonic() > until:
                 sys.exit(f"{command[0]} does not start: {log.read_text()[-2000:]}")
             time.sleep(0.05)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait()

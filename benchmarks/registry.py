@@ -4,8 +4,9 @@
 
 A registry process, a MinIO and a Redis run on this machine. In each repeat the bare client and the registry move the
 same bytes one right after the other, in turn first; ratios are rates of the registry over those of the client in the
-same repeat. Check-ins come at the pace of a whole fleet that checks in every 30 seconds, evenly, whether or not the
-ones before were answered; latencies count from when each was due.
+same repeat. Processor time is that of all who take part in an upload, whatever else the machine does: its cores can do
+no better than share it. Check-ins come at the pace of a whole fleet that checks in every 30 seconds, evenly, whether or
+not the ones before were answered; latencies count from when each was due.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from _servers import ACCOUNT, BUCKET, SECRET, Servers, free_port, servers, started
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from minio import Minio
@@ -89,17 +91,49 @@ class Registry:
         return sum(sizes)
 
 
-async def transfers(registry: Registry, client: Minio, size: int, repeats: int) -> dict[str, list[dict[str, float]]]:
+class Processors:
+    """Processor time of the processes that take part in a transfer."""
+
+    def __init__(self, **pids: int) -> None:
+        self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
+        self.spent: dict[str, list[dict[str, float]]] = {}
+
+    async def of(self, what: str, work: Awaitable[object]) -> None:
+        """Do `work` and keep the milliseconds that each process spent on it, under `what`."""
+        before = self._now()
+        await work
+        self.spent.setdefault(what, []).append({name: now - before[name] for name, now in self._now().items()})
+
+    def _now(self) -> dict[str, float]:
+        times = {name: process.cpu_times() for name, process in self._processes.items()}
+        return {name: 1000 * (t.user + t.system) for name, t in times.items()}
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Mean milliseconds of each process by kind of work; the clock of processes counts in steps of 10."""
+        return {
+            what: {name: statistics.fmean(one[name] for one in spent[1:]) for name in self._processes}
+            for what, spent in self.spent.items()  # the first one warms up
+        }
+
+
+async def transfers(
+    registry: Registry, client: Minio, processors: Processors, size: int, repeats: int
+) -> dict[str, list[dict[str, float]]]:
     """Seconds by direction: one mapping a repeat."""
     found: dict[str, list[dict[str, float]]] = {"upload": [], "first download": [], "next download": []}
     for number in range(repeats + 1):  # the first one warms up
         data, key = package(size, number), f"bare/{number}"
         header = header_of(data)
-        put = partial(client.put_object, BUCKET, key, io.BytesIO(data), len(data))
+        put = partial(asyncio.to_thread, client.put_object, BUCKET, key, io.BytesIO(data), len(data))
+        upload = partial(registry.upload, header, data)
         bare = partial(asyncio.to_thread, _read, client, key)
         download = partial(registry.download, header.digest)
         repeat = {
-            "upload": await in_turn(number, partial(registry.upload, header, data), partial(asyncio.to_thread, put)),
+            "upload": await in_turn(
+                number,
+                lambda work=upload: processors.of("registry", work()),
+                lambda work=put: processors.of("bare", work()),
+            ),
             "first download": await in_turn(number, download, bare),
             "next download": await in_turn(number, download, bare),
         }
@@ -173,17 +207,22 @@ async def measure(here: Servers, words: argparse.Namespace) -> dict[str, Any]:
     client = Minio(f"127.0.0.1:{here.minio_port}", ACCOUNT, SECRET, secure=False)
     client.make_bucket(BUCKET)
     size = words.megabytes * 1_000_000
-    with started([sys.executable, "-m", "model_registry"], port, environment, here.folder / "registry.log"):
+    with started([sys.executable, "-m", "model_registry"], port, environment, here.folder / "registry.log") as pid:
+        processors = Processors(client=os.getpid(), registry=pid, store=here.minio_pid)
         async with Channel(ChannelSettings(Address("127.0.0.1", port))) as channel:
             registry = Registry(channel)
-            moved = await transfers(registry, client, size, words.repeats)
+            moved = await transfers(registry, client, processors, size, words.repeats)
             data = package(1000, 9_999)
             digest = header_of(data).digest
             await registry.upload(header_of(data), data)
             change = pb.SetChannelRequest(channel="stable", digest=digest, reason="benchmark")
             await registry.stub.SetChannel(change, timeout=_TIMEOUT)
             waits = await check_ins(registry, digest, words.devices, words.seconds)
-    return {"transfers": {way: _rates(found, size) for way, found in moved.items()}, "check_ins": _latencies(waits)}
+    return {
+        "transfers": {way: _rates(found, size) for way, found in moved.items()},
+        "upload_processor_ms": processors.means(),
+        "check_ins": _latencies(waits),
+    }
 
 
 def _rates(found: list[dict[str, float]], size: int) -> dict[str, Any]:
@@ -210,6 +249,8 @@ def show(results: dict[str, Any]) -> None:
         table.add_row(way, f"{rates['registry']['median']:.0f}", f"{rates['bare']['median']:.0f}", told)
     console = Console(width=120)
     console.print(table)
+    for what, spent in results["upload_processor_ms"].items():
+        console.print(f"processor ms of an upload, {what}: " + ", ".join(f"{k} {v:.0f}" for k, v in spent.items()))
     waits = results["check_ins"]
     console.print(f"{waits['count']} check-ins: p50 {waits['p50_ms']:.1f} ms, p99 {waits['p99_ms']:.1f} ms")
 
@@ -233,6 +274,7 @@ def main() -> None:
         load = {"before": before, "after": os.getloadavg(), "meaning": "1, 5 and 15 minutes; the benchmark is part"}
         names = ("megabytes", "repeats", "devices", "seconds")
         settings = {**{name: getattr(words, name) for name in names}, "check_in_every_s": CHECK_IN_EVERY_S}
+        settings["cores"] = len(os.sched_getaffinity(0))
         wanted = {"transfer_ratio_least": WANTED_RATIO, "check_in_p99_ms_most": WANTED_P99_MS}
         content = {**about, "load": load, "settings": settings, "wanted": wanted, "results": results}
         words.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
