@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from generate_results import made_line, table
+from page_tables import made_line, table
 
 from device_sim.wording import percent, plural, seconds, size
 from device_sim.year.report import headline, promised
