@@ -254,6 +254,23 @@ async def test_a_look_costs_one_get_and_none_while_the_last_one_is_fresh(store):
     assert await persons(seldom) == {"anna": 2, "bert": 2}  # its own change at once
 
 
+async def test_all_who_ask_before_a_look_begins_share_it_and_nobody_who_asks_later(store):
+    counting = Counting(store.objects)
+    one, other = store.galleries(objects=counting), store.galleries()
+    await one.enrol("a", "anna", features(0))
+    await one.at("a")
+    counting.calls.clear()
+    assert await asyncio.gather(*(persons(one) for _ in range(20))) == [{"anna": 2}] * 20
+    assert counting.calls == ["get"]
+    counting.calls.clear()
+    early = [asyncio.create_task(persons(one)) for _ in range(5)]
+    while "get" not in counting.calls:
+        await asyncio.sleep(0)
+    await other.enrol("a", "bert", features(1))
+    assert await persons(one) == {"anna": 2, "bert": 2}
+    assert all("anna" in each for each in await asyncio.gather(*early))
+
+
 async def test_what_another_service_changed_is_seen_once_the_last_look_is_old(store):
     one, two = store.galleries(fresh_s=0.3), store.galleries()
     await two.enrol("a", "anna", features(0))

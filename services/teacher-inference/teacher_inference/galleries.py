@@ -61,6 +61,14 @@ class _Held:
     used_at: float = 0.0
 
 
+@dataclass(eq=False)
+class _Look:
+    """One look at the store; it answers all who asked before it began, and while it is fresh."""
+
+    begun: float = float("inf")
+    found: asyncio.Task[SiteGallery] = field(init=False)
+
+
 class Galleries:
     """Galleries of all sites for one teacher; for one event loop."""
 
@@ -77,7 +85,7 @@ class Galleries:
         self._store, self._space, self._threads = store, space, threads
         self._fresh_for, self._clock = fresh_for.total_seconds(), clock
         self._held: dict[str, _Held] = {}
-        self._looks: dict[str, tuple[float, asyncio.Task[SiteGallery]]] = {}
+        self._looks: dict[str, _Look] = {}
         self._changed_at: dict[str, float] = {}
 
     @property
@@ -102,21 +110,22 @@ class Galleries:
             held.used_at = now
             if now - held.looked_at < self._fresh_for:
                 return held.site_gallery
-        begun, look = self._looks.get(site, (float("-inf"), None))
-        if look is None or now - begun > self._fresh_for or not self._fresh_for:
-            look = asyncio.create_task(self._look(site, now))
-            self._looks[site] = now, look
-            look.add_done_callback(partial(self._looked, site))
-        return await asyncio.shield(look)
+        look = self._looks.get(site)
+        if look is None or now >= look.begun + self._fresh_for:
+            look = self._looks[site] = _Look()
+            look.found = asyncio.create_task(self._look(site, look))
+            look.found.add_done_callback(partial(self._looked, site, look))
+        return await asyncio.shield(look.found)
 
-    def _looked(self, site: str, look: asyncio.Task[SiteGallery]) -> None:
+    def _looked(self, site: str, look: _Look, found: asyncio.Task[SiteGallery]) -> None:
         """Let the next call look again; whoever waits for this one is told what it raised."""
-        if not look.cancelled():
-            look.exception()
-        if self._looks.get(site, (0.0, None))[1] is look:
+        if not found.cancelled():
+            found.exception()
+        if self._looks.get(site) is look:
             del self._looks[site]
 
-    async def _look(self, site: str, begun: float) -> SiteGallery:
+    async def _look(self, site: str, look: _Look) -> SiteGallery:
+        begun = look.begun = self._clock()
         held = self._held.get(site) or _Held(used_at=begun)
         seen = await in_thread(self._threads, self._read, self._store.site(site), held)
         now = self._held.setdefault(site, seen)
