@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from teacher_inference.backends import Backend, BackendKind, BatchingSettings, ending
+from teacher_inference.extractions import part
 from tutelage.errors import CATALOGUE, Code, ServiceError, TutelageError
 from tutelage.labelling import Extraction
 
@@ -151,7 +152,7 @@ class BatchingBackend:
             rows = slice(start, start + len(call.captures))
             start = rows.stop
             if not call.answer.done():
-                call.answer.set_result(_part(extraction, rows))
+                call.answer.set_result(part(extraction, rows))
 
     async def _extracted(self, calls: Sequence[_Call]) -> Extraction:
         """Ask the backend, until the last deadline and while anybody still wants the answer.
@@ -213,9 +214,3 @@ class _Batch:
                 self.full = self._captures_left <= 0 or self._bytes_left <= 0
             queue.popleft()
         return bool(self.calls)
-
-
-def _part(extraction: Extraction, rows: slice) -> Extraction:
-    return Extraction(
-        extraction.features[rows], extraction.usable[rows], extraction.reasons[rows], extraction.notes[rows]
-    )

@@ -11,20 +11,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 
 from teacher_inference.backends import Backend
 from teacher_inference.deadlines import within
-from teacher_inference.galleries import Galleries, SiteGallery
+from teacher_inference.extractions import joined
+from teacher_inference.galleries import Galleries
+from teacher_inference.judging import Judging
 from teacher_inference.request_rules import check_decodable, places
 from teacher_inference.teacher_metrics import TeacherMetrics
 from teacher_inference.threads import in_thread
-from tutelage.biometrics.features import Features
 from tutelage.errors import Code, InputError
-from tutelage.labelling import Abstention, AbstentionPolicy, Extraction, Judge, Judged, nothing_seen
+from tutelage.labelling import AbstentionPolicy, Extraction, Judge, Judged
 
 __all__ = ["Enrolment", "Labels"]
 
@@ -36,10 +36,6 @@ PART_BYTES = 8 * 1024 * 1024
 
 BACKEND_WITHIN_S = 60.0
 """Longest that the backend gets for one part, also where nobody waits for the whole: one that hangs is found out."""
-
-
-FEW_PERSONS = 1000
-"""One attempt is compared with so many in a fraction of a millisecond: less than it takes to hand it to a thread."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,7 @@ class Labels:
         self.backend, self.galleries, self.policy = backend, galleries, policy
         self._metrics, self._threads = metrics, threads
         self._judge = Judge(policy, backend.space)
+        self._judging = Judging(self._judge, threads)
 
     async def enrol(self, site: str, person: str, captures: Sequence[bytes], *, timeout: float) -> Enrolment:
         """Make `person` known at `site` by what the teacher sees in `captures`; the former features are replaced.
@@ -112,10 +109,7 @@ class Labels:
             names = places(attempts) if self.policy.group else [_last(n, a) for n, a in enumerate(attempts)]
             seen = await self._seen(captures, names, timeout)
             site_gallery = await self.galleries.at(site)
-            sizes = [len(attempt) for attempt in looked_at]
-            judge = partial(_judged, self._judge, seen, sizes, site_gallery)
-            at_once = len(sizes) == 1 and len(site_gallery.names) <= FEW_PERSONS
-            judged = judge() if at_once else await in_thread(self._threads, judge)
+            judged = await self._judging.judged(seen, [len(attempt) for attempt in looked_at], site_gallery)
         self._metrics.answered(judged)
         return judged
 
@@ -146,28 +140,13 @@ class Labels:
             with self._metrics.extracting(len(part)):
                 left = min(until - time.monotonic(), BACKEND_WITHIN_S)
                 parts.append(await self.backend.extract(part, timeout=max(left, 0.001)))
-        seen = parts[0] if len(parts) == 1 else _joined(parts, self.backend.space)
+        seen = joined(parts, self.backend.space)
         doubtful = np.flatnonzero(~seen.usable).tolist()
         if doubtful:
             await in_thread(
                 self._threads, check_decodable, [captures[row] for row in doubtful], [names[row] for row in doubtful]
             )
         return seen
-
-
-def _judged(judge: Judge, seen: Extraction, sizes: Sequence[int], site: SiteGallery) -> list[Judged]:
-    judged = judge.judge(seen, sizes, site.gallery)
-    return [_withheld(answer, site.others) for answer in judged] if site.others else judged
-
-
-def _withheld(judged: Judged, others: int) -> Judged:
-    """No person, where `others` could not be compared; an attempt that showed nothing is answered as it was."""
-    if judged.abstention in (Abstention.NO_CAPTURE, Abstention.NOT_USABLE):
-        return judged
-    who = "1 person" if others == 1 else f"{others} persons"
-    reason = f"{who} of the site cannot be compared, enrolled with another teacher: enrol again or remove them"
-    answer = replace(judged.answer, person=None, confidence=0.0, reason=reason)
-    return Judged(answer, Abstention.OTHER_TEACHER)
 
 
 def _last(number: int, attempt: Sequence[bytes]) -> str:
@@ -185,14 +164,3 @@ def _parts(captures: Sequence[bytes]) -> list[Sequence[bytes]]:
         parts[-1].append(capture)
         left, room = left - 1, room - len(capture)
     return list(parts)
-
-
-def _joined(parts: Sequence[Extraction], space: str) -> Extraction:
-    if not parts:
-        return nothing_seen(space)
-    return Extraction(
-        Features.concat([part.features for part in parts]),
-        np.concatenate([part.usable for part in parts]),
-        tuple(reason for part in parts for reason in part.reasons),
-        tuple(note for part in parts for note in part.notes),
-    )
