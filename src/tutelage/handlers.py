@@ -23,6 +23,9 @@ __all__ = ["Interceptor"]
 
 UNKNOWN = "unknown"
 
+_STATUSES = {code: Status(known.name) for known in grpc.StatusCode for code in (known, known.value[0])}
+"""The catalogue's names of gRPC's codes, which it gives as members or numbers, or not at all."""
+
 
 class Interceptor(grpc.aio.ServerInterceptor):
     """Runs every handler, of each of the four kinds, inside the layers."""
@@ -66,7 +69,7 @@ async def _translated(
     try:
         answer = await work(request, context)
     except grpc.aio.AbortError:  # the handler chose a status by itself
-        call.status = _status_name(context.code(), Status.UNKNOWN)
+        call.status = _STATUSES.get(context.code(), Status.UNKNOWN)
         raise
     except asyncio.CancelledError:
         if is_cut():
@@ -77,21 +80,15 @@ async def _translated(
         raise
     except Exception as error:
         await _refuse(context, call, error)
-    call.status = _status_name(context.code(), Status.OK)
+    call.status = _STATUSES.get(context.code(), Status.OK)
     return answer
 
 
 async def _refuse(context: grpc.aio.ServicerContext[Any, Any], call: Call, error: Exception) -> None:
     """End the call with the status of `error`; raises."""
     status = status_for(error)
-    call.status = _status_name(status.code, Status.UNKNOWN)
+    call.status = _STATUSES.get(status.code, Status.UNKNOWN)
     await context.abort(status.code, status.details, status.trailing_metadata)
-
-
-def _status_name(code: Any, otherwise: Status) -> Status:
-    """The catalogue's name of gRPC's `code`, which it gives as a member, a number or not at all."""
-    found = next((known for known in grpc.StatusCode if code in (known, known.value[0])), None)
-    return otherwise if found is None else Status(found.name)
 
 
 def _call(context: grpc.aio.ServicerContext[Any, Any], service: str, method: str) -> Call:

@@ -10,6 +10,7 @@ it is signalled: calls are drained first, workers end after them, stores last.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -152,6 +153,8 @@ async def serve(
         health = HealthMetrics(metrics)
         services = [replace(service, checks=health.told_of(service.name, service.checks)) for service in opened]
         tell_of_certificate(program.server.tls.certificate_file, metrics)
+        gc.collect()
+        gc.freeze()  # what was loaded stays: nobody need look through it for garbage again and again
         async with Server(program.server, services, [calls_traced, CallMetrics(metrics), *layers]) as server:
             started(server)
             await server.serve_until_signalled()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.request import urlopen
@@ -57,3 +58,24 @@ def test_a_program_tells_of_its_dependencies_queues_and_certificate(tmp_path: Pa
     assert found["tutelage_queue_waited_seconds", "model.events"] == 0
     ends = datetime.fromtimestamp(found["tutelage_tls_certificate_end_timestamp_seconds",], UTC)
     assert timedelta(minutes=50) < ends - datetime.now(UTC) < timedelta(minutes=70)
+
+
+def test_a_program_that_serves_is_not_searched_for_garbage_again_and_again(tmp_path: Path):
+    program = ProgramSettings(quick_server(), MetricsSettings(enabled=False), twins(tmp_path / "objects"))
+    kept: list[int] = []
+
+    async def scenario() -> None:
+        begun = asyncio.Event()
+        serving = asyncio.create_task(serve(program, [(PART, settings(tmp_path))], started=lambda _: begun.set()))
+        async with asyncio.timeout(SECONDS):
+            await begun.wait()
+        kept.extend((gc.get_freeze_count(), len(gc.get_objects())))
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.unfreeze()
+    frozen, searched = kept
+    assert frozen > 10 * searched
