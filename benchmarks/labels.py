@@ -6,9 +6,12 @@ The shipped fingerprint teacher runs in this process and in a TorchServe on this
 Captures are PNG files of the simulated sensor. A *way* is one backend, bare or with the captures of its callers joined
 into batches, asked by so many clients at once, each with so many captures in a call and the next call when it has its
 answer. Every repeat goes through all ways, in turn forwards and backwards, each for S seconds of the clock; a ratio is
-made of two rates of the same repeat. The clients run in this process, beside the server on the same cores. So does the
-service teacher-inference: real calls of Label over gRPC on loopback, each capture an attempt, with the eight persons
-enrolled in a folder.
+made of two rates of the same repeat. The clients run in this process, beside the server on the same cores. The service
+teacher-inference is a process of its own, too: real calls of Label over gRPC on loopback, each capture an attempt, with
+the eight persons enrolled in a folder.
+
+Threads of torch that wait for each other sleep, here and in TorchServe as in the service, unless OMP_WAIT_POLICY says
+otherwise.
 """
 
 from __future__ import annotations
@@ -18,18 +21,20 @@ import asyncio
 import json
 import os
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from _model_servers import torchserve
-from prometheus_client import CollectorRegistry
+from _servers import free_port, started
 from rich.console import Console
 from rich.table import Table
 
@@ -37,21 +42,14 @@ from device_sim.drift import conditions_at_wear
 from device_sim.masters import grow_masters
 from device_sim.provenance import made
 from device_sim.sensor import Presses, Sensor
-from teacher_inference.backends import Backend, BackendKind, BackendSettings
+from teacher_inference.backends import BackendKind, BackendSettings
 from teacher_inference.batching import BatchingBackend
 from teacher_inference.opening import open_bare_backend
-from teacher_inference.service import TeacherInferenceSettings, serving_backend
-from teacher_inference.vault import Vault
 from tutelage.api.teacher.v1 import teacher_pb2, teacher_pb2_grpc
 from tutelage.captures import encode_png
 from tutelage.channel import Channel, ChannelSettings
-from tutelage.log import configure_logging
-from tutelage.metrics import CallMetrics
-from tutelage.sealing import KEY_BYTES
-from tutelage.server import Server, ServerSettings
-from tutelage.serving import Context
-from tutelage.settings import Address, Secret
-from tutelage.stores import StoresSettings, open_stores
+from tutelage.sealing import make_key
+from tutelage.settings import Address
 
 SEED = 31
 PERSONS = 8
@@ -104,6 +102,7 @@ RATIOS = (
     Ratio("joining costs one client of batches", "in process, joined, batches", "in process, batches", 0.9),
     Ratio("joining costs one client of batches, TorchServe", "torchserve, joined, batches", "torchserve, batches", 0.9),
     Ratio("64 clients over TorchServe one by one", "torchserve, joined, 64 clients", "torchserve, one by one", 5.0),
+    Ratio("64 clients of the service over TorchServe one by one", "service, 64 clients", "torchserve, one by one", 5.0),
 )
 
 
@@ -131,24 +130,26 @@ async def asked(threads: int, port: int) -> AsyncIterator[dict[str, Ask]]:
             stack.push_async_callback(joined.close)
             for name, backend in ((f"{bare.kind}", bare), (f"{bare.kind}, joined", joined)):
                 found[name] = lambda pngs, backend=backend: backend.extract(pngs, timeout=_TIMEOUT_S)
-            if bare.kind is BackendKind.IN_PROCESS:
-                found["service"] = await stack.enter_async_context(service_over(joined))
+        found["service"] = await stack.enter_async_context(service(threads))
         yield found
 
 
 @asynccontextmanager
-async def service_over(backend: Backend) -> AsyncIterator[Ask]:
-    """Asks for labels of captures, each an attempt, over gRPC."""
-    key = os.urandom(KEY_BYTES)
-    settings = TeacherInferenceSettings(Secret(key.hex().encode()))
+async def service(threads: int) -> AsyncIterator[Ask]:
+    """Asks the service for labels of captures, each an attempt, over gRPC."""
     async with AsyncExitStack() as stack:
-        stores = await stack.enter_async_context(open_stores(StoresSettings()))
-        context = Context(stores, CollectorRegistry())
-        service = await stack.enter_async_context(serving_backend(backend, Vault(key), settings, context))
-        listening = ServerSettings(Address("127.0.0.1", 0), drain_notice=timedelta(0))
-        server = await stack.enter_async_context(Server(listening, [service], [CallMetrics(context.metrics)]))
-        where = ChannelSettings(Address("127.0.0.1", server.port))
-        channel = await stack.enter_async_context(Channel(where))
+        folder, address = Path(stack.enter_context(tempfile.TemporaryDirectory())), Address("127.0.0.1", free_port())
+        make_key(folder / "gallery.key")
+        environment = {
+            "TUTELAGE_SERVER_ADDRESS": str(address),
+            "TUTELAGE_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
+            "TUTELAGE_STORES_OBJECTS_FOLDER": str(folder / "objects"),
+            "TUTELAGE_TEACHER_GALLERY_KEY_FILE": str(folder / "gallery.key"),
+            "TUTELAGE_TEACHER_BACKEND_THREADS": str(threads),
+        }
+        program = [sys.executable, "-m", "teacher_inference"]
+        stack.enter_context(started(program, address.port, environment, folder / "log"))
+        channel = await stack.enter_async_context(Channel(ChannelSettings(address)))
         stub = teacher_pb2_grpc.TeacherInferenceServiceStub(cast(Any, channel))
         pngs, each = captures(), BATCH // PERSONS
         for person in range(PERSONS):
@@ -227,9 +228,7 @@ def main() -> None:
         parser.error("--seconds must be above 0, --repeats and --threads at least 1")
     torch.set_num_threads(words.threads)
     before = os.getloadavg()
-    with Path(os.devnull).open("w") as nowhere:
-        configure_logging("info", nowhere)  # a line a call, as in production
-        rates = asyncio.run(measure(words))
+    rates = asyncio.run(measure(words))
     load = {"before": before, "after": os.getloadavg(), "meaning": "1, 5 and 15 minutes; the benchmark is part of it"}
     ratios = {
         ratio.name: spread([of / over for of, over in zip(rates[ratio.of], rates[ratio.over], strict=True)])
@@ -241,6 +240,7 @@ def main() -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         about = {"benchmark": "labels", "made": asdict(made([SEED], now)), "load": load}
         settings = {"repeats": words.repeats, "seconds": words.seconds, "threads": words.threads, "batch": BATCH}
+        settings["omp_wait_policy"] = os.environ["OMP_WAIT_POLICY"]
         wanted = {ratio.name: ratio.wanted for ratio in RATIOS}
         words.json.parent.mkdir(parents=True, exist_ok=True)
         content = about | settings | {"wanted": wanted, "ways": [asdict(way) for way in WAYS], "results": results}
@@ -248,4 +248,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if "OMP_WAIT_POLICY" not in os.environ:  # read when torch was loaded
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_WAIT_POLICY": "passive"})
     main()
