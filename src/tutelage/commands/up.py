@@ -40,6 +40,8 @@ ListenAt = Annotated[str, typer.Option("--address", metavar="HOST:PORT", help="W
 
 def up(folder: Folder = Path("out/up"), address: ListenAt = "127.0.0.1:50051") -> None:
     """Serve all installed services in one process until it is interrupted."""
+    # As the program of teacher-inference: torch, which is loaded below, must not wait on processors that calls need.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         from tutelage.serving import ProgramSettings, installed_parts, serve  # noqa: PLC0415 - needs the extra `grpc`
     except ModuleNotFoundError as error:
