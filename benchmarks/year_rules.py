@@ -2,15 +2,18 @@
 
     python benchmarks/year_rules.py [--seeds N] [--days D] [--json OUT]
 
-A training is judged as in the year of `tutelage simulate year`, but for two choices:
+A training is judged as in the year of `tutelage simulate year`, but for three choices:
 
 - *how much of the way* is tried: the trained student alone, or, where the gate refuses it, also the students a half and
   a quarter of the way from the running student to it in the space of weights (Wortsman et al. 2022), each judged by
   the same gate;
-- *reference slack*: the score by which a reference may fall short of the accept score before it counts as missed.
+- *slack*: whether a reference may fall short of the accept score by the spread of a calibration before it counts as
+  missed;
+- *lowered scores*: whether a student's scores are lowered by what strangers came nearer than to the released version.
 
 Each seed is one device of its own, which lives through its year once under every rule. Shown are means and standard
-deviations over seeds, at score 30; rates beside the frozen student are of the same captures.
+deviations over seeds, at score 30; rates beside the frozen student are of the same captures. Strangers are 120 people
+for each device, twice those of a year, for what is compared is rare.
 """
 
 from __future__ import annotations
@@ -43,13 +46,14 @@ from device_sim.year.settings import YearSettings, year_device
 from device_sim.year.summary import pages_of, rates_over
 
 WHOLE, PARTS = (1.0,), LearningRules().shares
-SLACK = GateRules().reference_slack
-RULES: Mapping[str, tuple[tuple[float, ...], float]] = {
-    "all of the way": (WHOLE, 0.0),
-    "all of the way, slack": (WHOLE, SLACK),
-    "or part of it": (PARTS, 0.0),
-    "or part of it, slack": (PARTS, SLACK),
+SLACK, ANCHOR = GateRules().reference_slack, GateRules().anchor_share
+RULES: Mapping[str, tuple[tuple[float, ...], float, float]] = {
+    "all of the way": (WHOLE, 0.0, 0.0),
+    "or part of it, slack": (PARTS, SLACK, 0.0),
+    "or part of it, slack, lowered scores": (PARTS, SLACK, ANCHOR),
 }
+STRANGERS = 120
+"""At each device, to measure with."""
 COUNTS = ("swaps", "refused", "taken back")
 SHOWN = (
     "misses",
@@ -57,6 +61,8 @@ SHOWN = (
     "templates' misses over frozen",
     "strangers in",
     "strangers in, frozen",
+    "on a new sensor",
+    "on a new sensor, frozen",
     *COUNTS,
 )
 
@@ -72,16 +78,19 @@ class Lived:
 
 def device_under(rule: str) -> DeviceSettings:
     """A device of the simulated year with one of `RULES`."""
-    shares, slack = RULES[rule]
+    shares, slack, anchor = RULES[rule]
     device = year_device()
-    learning, gate = replace(device.learning, shares=shares), replace(device.gate, reference_slack=slack)
+    learning, gate = (
+        replace(device.learning, shares=shares),
+        replace(device.gate, reference_slack=slack, anchor_share=anchor),
+    )
     return replace(device, learning=learning, gate=gate)
 
 
 def live(rule: str, seed: int, days: int) -> Lived:
     """The year of one device, in this process."""
     torch.set_num_threads(1)
-    settings = YearSettings(seed=seed, devices=1, days=days, device=device_under(rule))
+    settings = YearSettings(seed=seed, devices=1, days=days, strangers=STRANGERS, device=device_under(rule))
     with tempfile.TemporaryDirectory() as folder:
         year = play_year(settings, Path(folder), lambda *_: None, processes=1)
     frozen, ours, templates = (rates_over(pages_of(year), name) for name in (FROZEN, SELF_DISTILLED, TEMPLATE))
@@ -92,6 +101,8 @@ def live(rule: str, seed: int, days: int) -> Lived:
         "templates' misses over frozen": templates.missed / frozen.missed,
         "strangers in": ours.strangers,
         "strangers in, frozen": frozen.strangers,
+        "on a new sensor": ours.strangers_new,
+        "on a new sensor, frozen": frozen.strangers_new,
         "swaps": kept.generations,
         "refused": kept.refused,
         "taken back": kept.reverted,

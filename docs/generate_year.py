@@ -144,11 +144,10 @@ def rules_sections(found: Mapping[str, Any]) -> list[str]:
         "## Rules of the gate",
         "The same devices, days and captures under other rules: whether the gate, where it refuses all of a training's "
         "way, judges half and a quarter of it, and whether a reference may fall short by the spread of a calibration, "
-        "2.6 ([why](adr/0009-part-of-the-way-through-the-gate.md)). The last row is what devices do, "
-        "but for the ceiling that the released version sets: it came after this run, and holds in the year above. "
-        "Years of "
-        f"{found['days']} days, one device a seed, mean ± standard deviation over seeds; *taken back* counts students "
-        "that had learnt from somebody who was erased, too.",
+        "2.6 ([why](adr/0009-part-of-the-way-through-the-gate.md)); whether scores are lowered by what strangers came "
+        "nearer ([why](adr/0010-strangers-who-came-nearer.md)). The last row is what devices do. Years of "
+        f"{found['days']} days, one device a seed, 120 strangers each, mean ± standard deviation over seeds; *taken "
+        "back* counts students that had learnt from somebody who was erased, too.",
         table(["", *RULED], rows),
         made_line(found["made"]),
     ]
@@ -161,6 +160,8 @@ RULED = (
     "templates' misses over frozen",
     "strangers in",
     "strangers in, frozen",
+    "on a new sensor",
+    "on a new sensor, frozen",
     *COUNTED,
 )
 

@@ -40,7 +40,9 @@ where the running student accepted none: twice the nominal rate is refused in tw
 five, four times nearly always. Below that rate a chain of students could walk up, each within the bound of the one
 before: so the upper bound of the *released version*, which all of them were made of, is a ceiling too: 3 where it
 accepts none of 150, 8 at 3. Captures of one impostor resemble each other, which makes counts vary more than these
-bounds assume: that errs towards refusing.
+bounds assume: that errs towards refusing. Counts this small tell a rate from twice the rate by chance alone; what keeps
+strangers out below these bounds is that a candidate's scores are lowered by what the nearest `anchor_share` of them
+came nearer by (`trial`), before anything here is counted.
 
 **strangers-near**: the same set at a score lower by 10, which ten times as many strangers reach: a general approach
 shows there long before it shows at the accept score. The running student's bound and the released version's apply, for
@@ -90,6 +92,9 @@ class GateRules:
     """Score by which a reference may fall short of the accept score before it counts as missed by the candidate. By
     default the standard deviation of a calibration at score 30 (`tutelage.biometrics.calibration`): there the false
     match rate is 1.8 in 1,000 instead of one."""
+    anchor_share: float = 0.2
+    """Share of strangers, the nearest, whose mean score may not lie above the released version's: where it does, the
+    candidate's scores are lowered by as much before it is judged. 0: never."""
     max_latency_ratio: float = 1.1
     """Candidate's least latency over the running student's."""
     min_held_back: int = 5
@@ -111,6 +116,8 @@ class GateRules:
             raise UsageError(
                 f"reference_slack lies between 0 and 10, a tenth of the acceptances, got {self.reference_slack}"
             )
+        if not 0.0 <= self.anchor_share <= 1.0:
+            raise UsageError(f"anchor_share lies between 0 and 1, got {self.anchor_share}")
         if self.min_held_back < 1 or self.min_strangers < 1:
             raise UsageError("min_held_back and min_strangers must be 1 or more: without evidence nothing is judged")
 

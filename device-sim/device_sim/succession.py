@@ -30,7 +30,14 @@ from device_sim.sampling import Liveness
 from device_sim.store import Store
 from device_sim.training import Trained
 from device_sim.training_sets import TrainingSets
-from device_sim.trial import gather_evidence, packaged, stranger_scores, verdict_numbers
+from device_sim.trial import (
+    came_nearer,
+    gather_evidence,
+    packaged,
+    stranger_scores,
+    verdict_numbers,
+    with_lower_scores,
+)
 from device_sim.watch import WatchDecision, WatchVerdict
 from tutelage.biometrics.matching import DecisionRule
 from tutelage.errors import Code, InputError, PackageError, StorageError, TrainingError
@@ -48,6 +55,8 @@ class Tried:
 
     share: float
     """How much of a training's way leads to it, above 0 to 1."""
+    lowered: float
+    """What its scores are lower by, since strangers had come nearer."""
     data: bytes = field(repr=False)
     """Its package."""
     model: RunningModel
@@ -57,6 +66,8 @@ class Tried:
     def said(self) -> str:
         """What is told of a student that passed."""
         way = "" if self.share == 1.0 else f"{100 * self.share:g}% of the way, more of it was refused; "
+        if self.lowered:
+            way += f"scores lowered by {self.lowered:.1f}, by which strangers had come nearer; "
         return f"{way}all checks hold; held back: {self.verdict.checks[0].reason}"
 
 
@@ -151,7 +162,7 @@ class Succession:
                 Code.TRAINING_KILLED, "another student took over while this one was trained: train again"
             )
         tried = self._tried(descent, trained)
-        numbers = {**verdict_numbers(tried.verdict), "share": tried.share}
+        numbers = {**verdict_numbers(tried.verdict), "share": tried.share, "lowered": tried.lowered}
         if not tried.verdict.passed:
             self._tell(EventKind.GATE_FAILED, "; ".join(tried.verdict.reasons), numbers, descent.generation)
             return tried.verdict
@@ -200,10 +211,16 @@ class Succession:
         share: float,
     ) -> Tried:
         """A part of the way before the gate."""
+        rules, strangers = self._settings.gate, self.strangers.unseen.captures
         data = packaged(self.package, descent, trained, self._keys, self._clock(), share=share)
-        model = self._model_of(read_package(data, trusted=[self._keys.signer.public_key()]))
-        evidence = gather_evidence(self.model, model, held_back, self.strangers.unseen.captures)
-        return Tried(share, data, model, judge_gate(*evidence, self._settings.gate, released=released))
+        package = read_package(data, trusted=[self._keys.signer.public_key()])
+        model = self._model_of(package)
+        nearer = came_nearer(released, stranger_scores(model, strangers), rules.anchor_share)
+        if nearer:
+            data = with_lower_scores(package, nearer, self._keys)
+            model = self._model_of(read_package(data, trusted=[self._keys.signer.public_key()]))
+        evidence = gather_evidence(self.model, model, held_back, strangers)
+        return Tried(share, nearer, data, model, judge_gate(*evidence, rules, released=released))
 
     def install(self, data: bytes, digest: str | None = None) -> None:
         """Let a released version recognise; every person is enrolled in its space, and the former student stays behind.

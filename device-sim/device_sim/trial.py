@@ -2,13 +2,20 @@
 
 The gate gets both their scores. What is judged is the very package that would be promoted, not the network it was made
 of.
+
+A calibration is fitted to comparisons of strangers with each other, and who is enrolled is learnt from: training may
+bring strangers nearer to just those. So before it is judged a candidate meets the strangers at its own door, and where
+they come nearer than they came to the released version, its scores are lowered by as much (docs/adr/0010).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+
+import numpy as np
 
 from device_sim.device_settings import DeviceKeys
 from device_sim.evidence import Evidence, best_scores
@@ -17,12 +24,13 @@ from device_sim.job import Descent
 from device_sim.learning import Labelled
 from device_sim.recognition import RunningModel
 from device_sim.training import Trained
+from tutelage.biometrics.calibration import MOST_LOWERED, Calibration
 from tutelage.biometrics.features import cosines
 from tutelage.captures import Pixels
 from tutelage.impostors import open_impostors
 from tutelage.nn.packaging import Origin, Strangers, package_student
 from tutelage.nn.students import StudentSpec, load_student, part_way
-from tutelage.package import StudentPackage
+from tutelage.package import StudentPackage, build_package
 
 TIMED = 30
 """Recognitions timed for each student, in turns."""
@@ -92,6 +100,30 @@ def gather_evidence(
 def stranger_scores(model: RunningModel, strangers: Sequence[Pixels]) -> tuple[float, ...]:
     """Best score of each capture of `strangers` over all references."""
     return best_scores(model.calibration, cosines(model.features(strangers), model.gallery.features))
+
+
+def came_nearer(released: Sequence[float], candidate: Sequence[float], share: float) -> float:
+    """How much higher the highest `share` of a `candidate`'s scores of strangers lie, in the mean; 0 where they do not.
+
+    Scores are logarithms of rates, so a mean of many that come near tells what no count of the few who get in can.
+    """
+    count = round(share * len(candidate))
+    if count == 0:
+        return 0.0
+    before, after = (float(np.sort(np.asarray(scores))[-count:].mean()) for scores in (released, candidate))
+    return min(max(0.0, after - before), MOST_LOWERED)
+
+
+def with_lower_scores(package: StudentPackage, by: float, keys: DeviceKeys) -> bytes:
+    """The same student, signed anew, whose scores from 10 up are lower `by` so much."""
+    info = package.info
+    return build_package(
+        weights=package.weights,
+        calibration=Calibration.from_json(package.calibration).lowered(by).as_json(),
+        impostors=package.impostors,
+        info=replace(info, training={**info.training, "lowered": by}),
+        signer=keys.signer,
+    )
 
 
 def _evidence(

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy.stats import genpareto
 
-from tutelage.biometrics.calibration import SCORE_CAP, Calibration, LinearScore, Score, Tail
+from tutelage.biometrics.calibration import MOST_LOWERED, RAMP, SCORE_CAP, Calibration, LinearScore, Score, Tail
 from tutelage.biometrics.features import Features, cosines
-from tutelage.errors import Code, InputError, PackageError
+from tutelage.errors import Code, InputError, PackageError, UsageError
 
 MANY = 10_000
 """Persons enough that every comparison counts as independent."""
@@ -347,3 +347,27 @@ def test_both_presets_are_scores() -> None:
         assert preset.score(0.9) > preset.score(0.1)
         assert preset.cosine_at(float(preset.score(0.5))) == pytest.approx(0.5, abs=1e-6)
         assert preset.extrapolated(0.0).dtype == np.bool_
+
+
+class TestLowered:
+    @pytest.mark.parametrize("by", [0.0, 0.3, 2.6, MOST_LOWERED])
+    def test_scores_that_matter_are_lower_by_as_much_and_the_curve_still_rises(
+        self, odd: Calibration, by: float
+    ) -> None:
+        lower, cosines = odd.lowered(by), np.linspace(-1.0, 1.0, 2_001)
+        before, after = odd.score(cosines), lower.score(cosines)
+        np.testing.assert_allclose(after[before >= RAMP], before[before >= RAMP] - by, atol=1e-6)
+        np.testing.assert_allclose(after[before < RAMP], before[before < RAMP] * (1.0 - by / RAMP), atol=1e-6)
+        assert Calibration.from_json(json.loads(json.dumps(lower.as_json()))) == lower
+
+    def test_what_was_measured_stays_measured(self) -> None:
+        whole = fit(normal_cosines(8, 3_000), persons=150)
+        lower, at = whole.lowered(2.0), whole.cosine_at(whole.limit_score)
+        for nudge, told in ((-1e-3, False), (1e-3, True)):
+            assert bool(whole.extrapolated(whole.score(at + nudge))) is told
+            assert bool(lower.extrapolated(lower.score(at + nudge))) is told
+
+    @pytest.mark.parametrize("by", [-0.1, MOST_LOWERED + 0.1, math.nan])
+    def test_nothing_is_raised_or_turned_over(self, by: float) -> None:
+        with pytest.raises(UsageError):
+            fit(normal_cosines(8, 300)).lowered(by)

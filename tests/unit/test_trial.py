@@ -14,8 +14,16 @@ from device_sim.job import Descent
 from device_sim.learning import Labelled
 from device_sim.recognition import Enrolled, RunningModel
 from device_sim.training import Trained
-from device_sim.trial import TIMED, gather_evidence, packaged, stranger_scores, verdict_numbers
-from tutelage.biometrics.calibration import Calibration
+from device_sim.trial import (
+    TIMED,
+    came_nearer,
+    gather_evidence,
+    packaged,
+    stranger_scores,
+    verdict_numbers,
+    with_lower_scores,
+)
+from tutelage.biometrics.calibration import MOST_LOWERED, Calibration
 from tutelage.biometrics.features import impostor_cosines
 from tutelage.biometrics.matching import DecisionRule
 from tutelage.captures import to_input
@@ -79,6 +87,33 @@ def test_what_cannot_become_a_package_is_said(keys: DeviceKeys):
     with pytest.raises(StorageError) as wrong:
         candidate_package(replace(keys, fleet=bytes(32)), save_weights(toy_student(9)))
     assert wrong.value.code is Code.KEY_WRONG
+
+
+@pytest.mark.parametrize(
+    ("candidate", "share", "nearer"),
+    [
+        ((30.0, 20.0, 10.0, 0.0, 0.0), 0.4, 0.0),  # the same
+        ((34.0, 20.0, 10.0, 0.0, 0.0), 0.4, 2.0),
+        ((20.0, 34.0, 10.0, 0.0, 0.0), 0.4, 2.0),  # in whatever order
+        ((34.0, 20.0, 10.0, 0.0, 0.0), 0.2, 4.0),
+        ((34.0, 20.0, 10.0, 0.0, 0.0), 0.0, 0.0),  # never
+        ((29.0, 20.0, 19.0, 19.0, 19.0), 0.4, 0.0),  # those who are far do not count
+        ((120.0, 120.0, 10.0, 0.0, 0.0), 0.4, MOST_LOWERED),
+    ],
+)
+def test_what_strangers_came_nearer_by_is_told_of_the_nearest(
+    candidate: tuple[float, ...], share: float, nearer: float
+):
+    assert came_nearer((30.0, 20.0, 10.0, 0.0, 0.0), candidate, share) == pytest.approx(nearer)
+
+
+def test_a_student_with_lower_scores_is_the_same_student(keys: DeviceKeys):
+    package = candidate_package(keys, save_weights(toy_student(9)))
+    lower = read_package(with_lower_scores(package, 1.5, keys), trusted=[keys.signer.public_key()])
+    assert (lower.weights, lower.impostors, lower.space) == (package.weights, package.impostors, package.space)
+    assert lower.info.training == {**package.info.training, "lowered": 1.5}
+    before, after = (Calibration.from_json(p.calibration) for p in (package, lower))
+    assert after.score(before.cosine_at(30.0)) == pytest.approx(28.5)
 
 
 def counting_clock():

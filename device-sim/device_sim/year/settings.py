@@ -77,7 +77,7 @@ class YearSettings:
     """Steps that each of them is distilled further than the one before."""
     release_persons: int = 48
     """Fingers that they are distilled on."""
-    strangers: int = 30
+    strangers: int = 60
     """Further people at each device, who are only measured with."""
     probes: int = 2
     """Captures of each enrolled person at each measurement."""

@@ -29,14 +29,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tutelage.errors import Code, InputError, PackageError
+from tutelage.errors import Code, InputError, PackageError, UsageError
 
 __all__ = ["Calibration", "LinearScore", "Score", "Tail"]
 
@@ -58,6 +58,10 @@ IDENTICAL = 1.0 - 1e-6
 """Cosine from which two features count as identical: single precision does not always give exactly 1."""
 MIN_FMR = 1e-6
 """Lowest FMR that is measured rather than fitted; keeps `SCORE_CAP` within reach of every allowed shape."""
+RAMP = 10.0
+"""Score from which on lowered scores are lower by the whole of it."""
+MOST_LOWERED = 9.0
+"""Most that scores are lowered by: with less than `RAMP` they still rise everywhere."""
 BODY_KNOTS, TAIL_KNOTS = 129, 65
 """Knots of the measured part and of the tail: about 0.25 and at most 2 in score apart."""
 
@@ -175,6 +179,24 @@ class Calibration:
             impostor_pairs=n,
             persons=persons,
         )
+
+    def lowered(self, by: float) -> Calibration:
+        """The same curve, scores from `RAMP` up lower by `by` and those below in proportion, so that it rises from 0.
+
+        Raises:
+            UsageError: `by` is not between 0 and `MOST_LOWERED`.
+        """
+        if not 0.0 <= by <= MOST_LOWERED:
+            raise UsageError(f"scores are lowered by 0 to {MOST_LOWERED:g}, not {by}")
+
+        def less(scores: npt.ArrayLike) -> Floats:
+            given = np.asarray(scores, dtype=np.float64)
+            return np.asarray(given - by * np.minimum(given / RAMP, 1.0))
+
+        knots = np.append(self.cosine_at(RAMP), self.cosines)
+        xs = np.unique(knots[np.isfinite(knots)])
+        lower = tuple(less(self.score(xs)).tolist())
+        return replace(self, cosines=tuple(xs.tolist()), scores=lower, limit_score=float(less(self.limit_score)))
 
     def as_json(self) -> dict[str, Any]:
         """Fields as JSON values; `from_json` gives back an equal calibration, to the last bit."""

@@ -19,9 +19,13 @@ from device_sim.records import State
 from device_sim.training import Training
 from device_sim.training_sets import NOTES
 from device_sim.trainings import MAX_RESUMPTIONS
+from device_sim.trial import came_nearer, stranger_scores
 from device_sim.watch import WatchRules
+from tutelage.biometrics.calibration import Calibration
+from tutelage.captures import to_input
 from tutelage.errors import CATALOGUE, Code, InputError, TrainingError
-from tutelage.nn.students import load_student, part_way, save_weights
+from tutelage.nn.packaging import calibrate
+from tutelage.nn.students import Recogniser, load_student, part_way, save_weights
 
 
 def test_what_is_missing_for_a_training_is_said(life: ToyLife):
@@ -87,6 +91,41 @@ def test_where_the_gate_refuses_all_of_the_way_the_largest_part_that_passes_reco
     if passes:
         assert told.reason.startswith("0.1% of the way, more of it was refused; all checks hold")
         assert lived.device.package.weights == save_weights(part_way(before, toy_student(3), 0.001))
+
+
+@pytest.mark.parametrize("anchor_share", [0.2, 0.0])
+def test_a_student_to_whom_strangers_come_nearer_answers_with_scores_lowered_by_as_much(
+    lived: ToyLife, anchor_share: float
+):
+    """A tenth of the way to another toy: everybody is known still, and strangers are a little nearer."""
+    gate = GateRules(max_latency_ratio=100.0, reference_slack=10.0, anchor_share=anchor_share, nominal=False)
+    having(lived, learning=LearningRules(shares=(0.1,)), gate=gate)
+    training = trained_here(begun(lived.device))
+    path = training.folder / RESULT
+    _, summary = open_result(path.read_bytes(), STORE_KEY)
+    path.write_bytes(seal_result(save_weights(toy_student(9)), summary, STORE_KEY))
+    released = lived.device.model
+    strangers = lived.device._succession.strangers.unseen.captures
+    verdict = lived.device.finish_training(training)
+    assert isinstance(verdict, Verdict)
+    assert verdict.passed, verdict.reasons
+    told, package = lived.device.store.last_event(EventKind.GATE_PASSED), lived.device.package
+    features = Recogniser.of_package(package).features(to_input(strangers, TOY.side))
+    alone = calibrate(features, [str(number) for number in range(len(strangers))])
+    nearer = told.numbers["lowered"]
+    if anchor_share:
+        unchanged = replace(lived.device.model, calibration=alone)
+        scores = (stranger_scores(model, strangers) for model in (released, unchanged))
+        assert nearer == pytest.approx(came_nearer(*scores, anchor_share))
+        assert nearer > 0.1
+        assert f"scores lowered by {nearer:.1f}, by which strangers had come nearer" in told.reason
+        assert package.info.training["lowered"] == nearer
+    else:
+        assert nearer == 0.0
+        assert "lowered" not in told.reason
+    cosines = np.linspace(-1.0, 1.0, 201)
+    own = Calibration.from_json(package.calibration).score(cosines)
+    np.testing.assert_allclose(own, alone.lowered(nearer).score(cosines), atol=1e-6)
 
 
 def test_the_released_version_is_a_ceiling_for_strangers_in_every_generation(lived: ToyLife):
