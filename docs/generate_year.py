@@ -51,7 +51,7 @@ latency here, for simulated devices share their processors.
 ```
 tutelage simulate year                                        # four devices, 365 days, into out/year
 tutelage simulate year --devices 2 --days 60 --seed 7         # some minutes
-python benchmarks/year_rules.py --seeds 3 --days 180 --json benchmarks/results/year_rules.json
+python benchmarks/year_rules.py --seeds 3 --days 180 --json benchmarks/results/year_rules.json  # half an hour
 python benchmarks/poison.py --json benchmarks/results/poison.json
 ```
 """
@@ -142,10 +142,10 @@ def rules_sections(found: Mapping[str, Any]) -> list[str]:
     rows = [[rule, *(_spread(name, figures[name]) for name in RULED)] for rule, figures in found["summary"].items()]
     return [
         "## Rules of the gate",
-        "The same devices, days and captures under other rules: whether the gate, where it refuses all of a training's "
-        "way, judges half and a quarter of it, and whether a reference may fall short by the spread of a calibration, "
-        "2.6 ([why](adr/0009-part-of-the-way-through-the-gate.md)); whether scores are lowered by what strangers came "
-        "nearer ([why](adr/0010-strangers-who-came-nearer.md)). The last row is what devices do. Years of "
+        "The same devices, days and captures with and without scores that are lowered by what strangers came nearer "
+        "([why](adr/0010-strangers-who-came-nearer.md)); the last row is what devices do. In all rows but *all of the "
+        "way* the gate judges half and a quarter of a way that it refuses, and lets a reference fall short by the "
+        "spread of a calibration ([why](adr/0009-part-of-the-way-through-the-gate.md), with figures of each). Years of "
         f"{found['days']} days, one device a seed, 120 strangers each, mean ± standard deviation over seeds; *taken "
         "back* counts students that had learnt from somebody who was erased, too.",
         table(["", *RULED], rows),
