@@ -35,7 +35,6 @@ from device_sim.trial import (
     gather_evidence,
     packaged,
     stranger_scores,
-    verdict_numbers,
     with_lower_scores,
 )
 from device_sim.watch import WatchDecision, WatchVerdict
@@ -162,7 +161,7 @@ class Succession:
                 Code.TRAINING_KILLED, "another student took over while this one was trained: train again"
             )
         tried = self._tried(descent, trained)
-        numbers = {**verdict_numbers(tried.verdict), "share": tried.share, "lowered": tried.lowered}
+        numbers = {**tried.verdict.numbers, "share": tried.share, "lowered": tried.lowered}
         if not tried.verdict.passed:
             self._tell(EventKind.GATE_FAILED, "; ".join(tried.verdict.reasons), numbers, descent.generation)
             return tried.verdict

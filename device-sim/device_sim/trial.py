@@ -19,7 +19,6 @@ import numpy as np
 
 from device_sim.device_settings import DeviceKeys
 from device_sim.evidence import Evidence, best_scores
-from device_sim.gate import Verdict
 from device_sim.job import Descent
 from device_sim.learning import Labelled
 from device_sim.recognition import RunningModel
@@ -141,12 +140,3 @@ def _evidence(
         strangers=cosines(strange, references),
         latency_s=seconds,
     )
-
-
-def verdict_numbers(verdict: Verdict) -> dict[str, float]:
-    """Every number of a verdict by name, and each check's outcome, 1 or 0, under the check's own name."""
-    numbers: dict[str, float] = {}
-    for check in verdict.checks:
-        numbers[check.name] = float(check.passed)
-        numbers |= {f"{check.name}.{name}": value for name, value in check.numbers.items()}
-    return numbers

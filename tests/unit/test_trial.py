@@ -20,7 +20,6 @@ from device_sim.trial import (
     gather_evidence,
     packaged,
     stranger_scores,
-    verdict_numbers,
     with_lower_scores,
 )
 from tutelage.biometrics.calibration import MOST_LOWERED, Calibration
@@ -171,7 +170,7 @@ def test_a_student_against_itself_passes_but_for_nothing_gained_or_lost():
 
 def test_every_number_of_a_verdict_is_kept_by_name():
     checks = (Check("held-back", True, "", {"lost": 1, "gained": 2}), Check("latency", False, "", {"ratio": 1.5}))
-    assert verdict_numbers(Verdict(False, checks, GateRules())) == {
+    assert Verdict(False, checks, GateRules()).numbers == {
         "held-back": 1.0,
         "held-back.lost": 1,
         "held-back.gained": 2,
