@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from generate_speed import made_line, table
+from generate_speed import made_line
+from page_tables import table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT, PAGE = ROOT / "benchmarks" / "results" / "cluster.json", ROOT / "docs" / "kubernetes.md"

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from page_tables import table
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "speed.md"
@@ -50,12 +52,6 @@ def made_line(found: Mapping[str, Any]) -> str:
     made = found["made"]
     load = f"; load average {found['load']['before'][0]:.1f} before it" if "load" in found else ""
     return f"Commit {made['commit']}; {made['machine']}; torch {made['torch']}; {made['date'][:10]}{load}."
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def ratio(found: Mapping[str, float]) -> str:

@@ -24,6 +24,7 @@ from onnx import helper, numpy_helper
 
 from tutelage.biometrics.features import Vectors
 from tutelage.nn.compiled import open_graph
+from tutelage.nn.student_graph import IR_VERSION, OPSET
 
 __all__ = ["QuantisedReferences", "quantised"]
 
@@ -34,7 +35,6 @@ PROBE_STEPS = 127
 _ZERO = 128
 _ROUNDING = 1e-5
 """Far more than single precision adds to the bound."""
-_OPSET, _IR_VERSION = 17, 8  # as in `student_graph`
 
 _log = structlog.get_logger()
 
@@ -90,6 +90,6 @@ def _products(references: npt.NDArray[np.int8]) -> bytes:
         [helper.make_tensor_value_info("sums", onnx.TensorProto.INT32, (1, count))],
         constants,
     )
-    opset = [helper.make_opsetid("", _OPSET)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="tutelage")
+    opset = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="tutelage")
     return bytes(model.SerializeToString())

@@ -29,8 +29,9 @@ from tutelage.nn.students import EXITS, READOUTS, Adapter, ResidualBlock, Studen
 
 INPUTS, VECTORS, MAP = "inputs", "vectors", "map"
 """Names of a graph's inputs and outputs."""
+OPSET, IR_VERSION = 17, 8
+"""Of ONNX 1.12, 2022."""
 _Shape = tuple[int | str, ...]
-_OPSET, _IR_VERSION = 17, 8  # of ONNX 1.12, 2022
 
 
 def student_graph(student: Student, readout: str) -> bytes:
@@ -146,7 +147,7 @@ class _Writer:
             self._constants,
         )
         model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION, producer_name="tutelage"
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="tutelage"
         )
         onnx.checker.check_model(model)
         return bytes(model.SerializeToString())
